@@ -1,0 +1,307 @@
+"""The work of one job: from its body in the journal to its response there, by way of dsmc.
+
+`Work.do` may be called for a job in any state and as often as need be: what has been done is in the journal
+and in the runs' directories, so a worker that was killed in the middle goes on where the other one was.
+"""
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from worker import plan
+from worker.config import Config, Retry
+from worker.contract.response import (
+    NO_EXIT_CODE,
+    CommandOutput,
+    Error,
+    Response,
+    VolumeNote,
+    render,
+)
+from worker.dsmc import outcome, program, transcript
+from worker.dsmc.outcome import Decision
+from worker.dsmc.supervise import CannotStart, Control, Run
+from worker.errors import RequestRefused
+from worker.journal import Attempt, Job, Journal, JournalError, Result
+from worker.volumes import Verdict, Volumes
+from worker.words import ErrorCode, FailureClass, Outcome
+
+log = structlog.get_logger()
+
+_JOURNAL_AGAIN = 5.0  # seconds between tries to write down what cannot be written now (a full disk)
+
+
+class Work:
+    """Does jobs, each in the thread that calls `do`."""
+
+    def __init__(self, config: Config, journal: Journal, volumes: Volumes, control: Control) -> None:
+        self._config = config
+        self._journal = journal
+        self._volumes = volumes
+        self._control = control
+        self._in_use = _InUse()
+
+    def do(self, job_id: int) -> None:
+        """Bring a job as far as it goes: to its end, to a wait for another try, or to `control.leave`."""
+        while True:
+            job = self._journal.job(job_id)
+            try:
+                with structlog.contextvars.bound_contextvars(request_id=job.request_id):
+                    _Doing(
+                        self._config, self._journal, self._volumes, self._control, self._in_use, job
+                    ).go_on()
+            except JournalError as error:
+                log.error("job held up", request_id=job.request_id, reason=str(error))
+                if self._control.leave.wait(_JOURNAL_AGAIN):
+                    return
+            else:
+                return
+
+
+class _Doing:
+    """One job being done."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        volumes: Volumes,
+        control: Control,
+        in_use: "_InUse",
+        job: Job,
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self._volumes = volumes
+        self._control = control
+        self._in_use = in_use
+        self._job = job
+        self._steps: tuple[plan.Step, ...] = ()
+        self._digests: dict[int, transcript.Digest] = {}  # of attempts, by id: a long transcript is read once
+
+    def go_on(self) -> None:
+        try:
+            self._steps = plan.make(self._job.body, self._volumes.platform, self._config.dsmc)
+            self._run_steps()
+        except RequestRefused as refusal:
+            self._finish(Outcome.REFUSED, Error(refusal.code, str(refusal)), getattr(refusal, "verdicts", ()))
+        except program.DsmcNotFound as error:
+            self._finish(Outcome.FAILED, Error(ErrorCode.DSMC_NOT_FOUND, str(error)))
+        except JournalError:
+            raise
+        except Exception:
+            log.exception("job broken")
+            message = "the worker met an error of its own; its log has the details"
+            self._finish(Outcome.FAILED, Error(ErrorCode.INTERNAL, message))
+
+    def _run_steps(self) -> None:
+        last = {attempt.command: attempt for attempt in self._journal.attempts(self._job.id)}
+        if not last and self._expired():
+            message = "the request had expired before it could be started"
+            self._finish(Outcome.EXPIRED, Error(ErrorCode.EXPIRED, message))
+            return
+        judged = False
+        for number, step in enumerate(self._steps):
+            attempt = last.get(number)
+            if attempt is not None and attempt.outcome is not None and not self._again(attempt):
+                continue
+            if attempt is None or attempt.outcome is not None:
+                if not judged:
+                    self._judge(self._steps[number:])
+                    judged = True
+                command = program.find(self._config.dsmc.command)
+                attempt = self._journal.start(
+                    self._job, number, attempt.number + 1 if attempt else 1, step.limit
+                )
+                attempt = self._run(step, attempt, command)
+            else:
+                attempt = self._adopt(step, attempt)
+            if attempt is None or self._waits(attempt):
+                return
+        self._conclude()
+
+    def _judge(self, steps: Sequence[plan.Step]) -> None:
+        plan.judge(steps, self._volumes, self._config.dsmc.allow.volumes)
+
+    def _expired(self) -> bool:
+        return self._job.expires_at is not None and time.time() >= self._job.expires_at
+
+    # -- one attempt ---------------------------------------------------------------------------------------
+
+    def _run(self, step: plan.Step, attempt: Attempt, command: Sequence[str]) -> Attempt | None:
+        """Run dsmc for an attempt; return it as it ended, None if the worker leaves before."""
+        with self._in_use.held(self._devices(step), self._control) as free:
+            if not free:
+                return None
+            try:
+                run = Run.start(self._directory(attempt), [*command, *step.arguments])
+            except CannotStart as error:
+                decision = Decision(Outcome.FAILED, str(error), ErrorCode.INTERNAL, FailureClass.TRANSIENT)
+                return self._end(attempt, decision, 0.0, None)
+            log.info("dsmc started", command=program.shown(step.arguments), attempt=attempt.number)
+            return self._watch(run, attempt)
+
+    def _adopt(self, step: plan.Step, attempt: Attempt) -> Attempt | None:
+        """Go on with an attempt that an earlier worker started, or was about to start."""
+        run = Run.find(self._directory(attempt), self._control)
+        if run is not None:
+            with self._in_use.held(self._devices(step), self._control):
+                log.info("dsmc found again", command=program.shown(step.arguments), attempt=attempt.number)
+                return self._watch(run, attempt)
+        if self._control.leave.is_set():
+            return None
+        self._judge([step])
+        return self._run(step, attempt, program.find(self._config.dsmc.command))
+
+    def _watch(self, run: Run, attempt: Attempt) -> Attempt | None:
+        ending = run.wait(attempt.time_limit, self._config.dsmc.kill_grace, self._control)
+        if ending is None:
+            log.info("dsmc left to its supervisor", attempt=attempt.number)
+            return None
+        found = transcript.digest(run.transcript)
+        self._digests[attempt.id] = found
+        decision = outcome.decide(ending.end, ending.exit_code, found.codes, self._config.retry.classes)
+        return self._end(attempt, decision, ending.elapsed, ending.exit_code, found.codes)
+
+    def _end(
+        self,
+        attempt: Attempt,
+        decision: Decision,
+        elapsed: float,
+        exit_code: int | None,
+        codes: tuple[str, ...] = (),
+    ) -> Attempt:
+        return self._journal.end(
+            attempt,
+            elapsed_ms=round(elapsed * 1000),
+            exit_code=exit_code,
+            outcome=decision.outcome,
+            error_code=decision.error,
+            failure_class=decision.failure_class,
+            reason=decision.reason,
+            codes=codes,
+        )
+
+    def _directory(self, attempt: Attempt) -> Path:
+        return self._journal.run_directory(self._job.id, attempt)
+
+    def _devices(self, step: plan.Step) -> frozenset[str]:
+        if self._config.slots == 1:
+            return frozenset()  # nothing else runs
+        return frozenset(verdict.device or verdict.volume for verdict in self._volumes.judge(step.volumes))
+
+    # -- another try ---------------------------------------------------------------------------------------
+
+    def _again(self, attempt: Attempt) -> bool:
+        """Whether an attempt that has ended is to be followed by another."""
+        return (
+            attempt.failure_class is FailureClass.TRANSIENT and attempt.number < self._config.retry.attempts
+        )
+
+    def _waits(self, attempt: Attempt) -> bool:
+        """Put the job to wait where another try is due; return whether it waits now."""
+        if not self._again(attempt):
+            return False
+        at = time.time() + delay(self._config.retry, attempt.number)
+        if self._job.expires_at is not None and at > self._job.expires_at:
+            return False
+        reason = attempt.reason or ""
+        log.warning("job waits for another try", reason=reason, attempt=attempt.number, next_try_at=at)
+        self._journal.wait(self._job, at, reason)
+        return True
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def _conclude(self) -> None:
+        last = {attempt.command: attempt for attempt in self._journal.attempts(self._job.id)}
+        for number, attempt in last.items():
+            if attempt.error_code is not None and attempt.outcome is not None:
+                message = attempt.reason or ""
+                if len(self._steps) > 1:
+                    message = f"command {number + 1} of {len(self._steps)}: {message}"
+                self._finish(attempt.outcome, Error(attempt.error_code, message))
+                return
+        warned = any(attempt.outcome is Outcome.COMPLETED_WITH_WARNINGS for attempt in last.values())
+        self._finish(Outcome.COMPLETED_WITH_WARNINGS if warned else Outcome.COMPLETED)
+
+    def _finish(self, result: Outcome, error: Error | None = None, verdicts: Sequence[Verdict] = ()) -> None:
+        attempts = self._journal.attempts(self._job.id)
+        last = {attempt.command: attempt for attempt in attempts if attempt.outcome is not None}
+        volumes = tuple(VolumeNote(v.volume, v.eligible, v.reason) for v in verdicts)
+        limit = self._config.response.max_bytes
+        texts = sum(len(v.name) + len(v.reason) for v in volumes) + len(error.message if error else "")
+        room = max(0, limit - 4096 - 2 * texts) // max(1, len(last))
+        response = Response(error, volumes, tuple(self._output(attempt, room) for attempt in last.values()))
+        reason = error.message if error else ""
+        self._journal.finish(
+            self._job, Result(result, error.code if error else None, reason, render(response, limit))
+        )
+        log.log(
+            20 if result.successful else 30,
+            "job finished",
+            outcome=result,
+            error_code=error.code if error else None,
+            reason=reason,
+            volumes=list(itertools.chain.from_iterable(step.volumes for step in self._steps)),
+            attempts=len(attempts),
+            exit_codes=[attempt.exit_code for attempt in last.values()],
+            ans_codes=sorted({code for attempt in last.values() for code in attempt.codes}),
+            seconds=round(time.time() - self._job.accepted_at, 3),
+        )
+
+    def _output(self, attempt: Attempt, room: int) -> CommandOutput:
+        path = self._directory(attempt) / "transcript"
+        found = self._digests.get(attempt.id) or transcript.digest(path)
+        command = program.shown(self._steps[attempt.command].arguments)
+        warnings = found.warnings if attempt.outcome is Outcome.COMPLETED_WITH_WARNINGS else ()
+        used = 2 * len(command) + sum(2 * len(warned.text) + 60 for warned in warnings)
+        return CommandOutput(
+            command,
+            found.lines,
+            attempt.elapsed_ms or 0,
+            NO_EXIT_CODE if attempt.exit_code is None else attempt.exit_code,
+            attempt.outcome is not None and attempt.outcome.successful,
+            transcript.excerpt(path, found, self._config.response.max_lines, max(0, room - used)),
+            warnings,
+        )
+
+
+def delay(retry: Retry, attempt: int) -> float:
+    """Given the number of the attempt that failed, return the seconds until the next.
+
+    Doubled each time up to `retry.max_delay`, then anything from half of that to all of it, so that hosts which
+    failed together do not come back together.
+    """
+    longest: float = min(retry.max_delay, retry.first_delay * 2 ** (attempt - 1))
+    return random.uniform(longest / 2, longest)  # noqa: S311 -- not a secret
+
+
+class _InUse:
+    """The volumes that are being backed up: never two runs on one."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._devices: set[str] = set()
+
+    @contextmanager
+    def held(self, devices: Collection[str], control: Control) -> Iterator[bool]:
+        """Hold all the devices, waiting until nobody else holds any; give False if the worker leaves first."""
+        with self._changed:
+            while not self._devices.isdisjoint(devices):
+                if control.leave.is_set():
+                    yield False
+                    return
+                self._changed.wait(0.5)
+            self._devices.update(devices)
+        try:
+            yield True
+        finally:
+            with self._changed:
+                self._devices.difference_update(devices)
+                self._changed.notify_all()
