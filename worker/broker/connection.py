@@ -1,0 +1,71 @@
+"""How to reach the broker: parameters, and pika's errors in this project's words."""
+
+import ssl
+from urllib.parse import unquote, urlsplit
+
+import pika
+from pika.exceptions import AMQPConnectionError, ChannelClosed, ConnectionClosed
+
+from worker import __version__, config
+from worker.errors import TsmWorkerError
+
+_BLOCKED_TIMEOUT = 60  # seconds a broker that is short of memory or disk may keep a publish waiting
+_SOCKET_TIMEOUT = 10  # seconds for TCP, TLS and the AMQP handshake
+
+
+class BrokerUnreachable(TsmWorkerError):
+    """The broker cannot be reached, or will not have this account."""
+
+    exit_code = 75
+
+
+def parameters(settings: config.Config) -> pika.ConnectionParameters:
+    """Given the configuration, return pika's parameters. Raise ConfigError if they cannot be had."""
+    url = urlsplit(config.broker_url(settings))
+    tls = url.scheme == "amqps"
+    return pika.ConnectionParameters(
+        host=url.hostname or "localhost",
+        port=url.port or (5671 if tls else 5672),
+        virtual_host=unquote(url.path[1:]) or "/",
+        credentials=pika.PlainCredentials(unquote(url.username or "guest"), unquote(url.password or "guest")),
+        heartbeat=settings.broker.heartbeat,
+        blocked_connection_timeout=_BLOCKED_TIMEOUT,
+        socket_timeout=_SOCKET_TIMEOUT,
+        stack_timeout=2 * _SOCKET_TIMEOUT,
+        ssl_options=pika.SSLOptions(_tls(settings.broker), url.hostname) if tls else None,
+        client_properties={
+            "connection_name": f"tsm-worker {settings.host}",
+            "product": "tsm-worker",
+            "version": __version__,
+        },
+    )
+
+
+def _tls(settings: config.Broker) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+        if settings.cert_file is not None:
+            context.load_cert_chain(settings.cert_file, settings.key_file)
+    except OSError as error:
+        raise config.ConfigError(
+            f"broker.ca_file, cert_file or key_file cannot be used: {error}; they are PEM files this user can read"
+        ) from error
+    return context
+
+
+def explain(error: BaseException | None) -> str:
+    """Given what pika raised or reported, return it as one short line."""
+    if isinstance(error, (ChannelClosed, ConnectionClosed)):
+        return f"{error.reply_code} {error.reply_text}"
+    if isinstance(error, AMQPConnectionError) and error.args:
+        inner = error.args[0]
+        if isinstance(inner, (list, tuple)) and inner:
+            inner = inner[-1]
+        if isinstance(inner, BaseException):
+            return explain(inner)
+        exception = getattr(inner, "exception", None)
+        if exception is not None:
+            return explain(exception)
+        return f"{type(error).__name__}: {inner}"
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,88 @@
+"""The daemon: journal, slots, work and broker wired together; signals, drain, notification."""
+
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from worker import __version__
+from worker.broker.link import Link
+from worker.config import Config
+from worker.dsmc.supervise import Control
+from worker.journal import Journal
+from worker.slots import Slots
+from worker.volumes import Volumes
+from worker.work import Work
+
+log = structlog.get_logger()
+
+_LAST_WORDS = 10.0  # seconds that a stop gives to what is still to be published
+_HOUSEKEEPING = 3600.0  # seconds between looks for what may be forgotten
+
+
+class Daemon:
+    """One worker of one host, from its start to its stop."""
+
+    def __init__(self, config: Config, volumes: Volumes) -> None:
+        """Open the journal. Raise ConfigError or JournalError if the worker cannot start."""
+        self._config = config
+        self._control = Control()
+        self._stop = threading.Event()
+        self._turn = threading.Event()  # something happened that the main thread looks after
+        self._journal = Journal(Path(config.state_dir), config.host)
+        try:
+            work = Work(config, self._journal, volumes, self._control)
+            self._slots = Slots(config.slots, self._journal, work.do, self._job_over)
+            self._link = Link(config, self._journal, self._slots, lambda: notify("READY=1"))
+        except BaseException:
+            self._journal.close()
+            raise
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop.
+
+        The stop order: take nothing new; give dsmc `drain` seconds; leave what still runs to its supervisors;
+        publish what is ready; disconnect; close the journal.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        log.info(
+            "worker starts", version=__version__, host=self._config.host, state_dir=self._config.state_dir
+        )
+        self._slots.tend()  # what an earlier worker left comes before anything new
+        self._link.start()
+        while not self._stop.is_set():
+            due_in = self._slots.tend()
+            self._journal.prune(self._config.journal.keep)
+            self._turn.wait(min(_HOUSEKEEPING, _HOUSEKEEPING if due_in is None else due_in))
+            self._turn.clear()
+        notify("STOPPING=1")
+        log.info("worker stops", drain=self._config.drain)
+        self._link.stop_intake()
+        if not self._slots.close(self._config.drain):
+            self._control.leave.set()
+            self._slots.close(_LAST_WORDS)
+        self._link.close(_LAST_WORDS)
+        self._journal.close()
+        log.info("worker stopped")
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+        self._turn.set()
+
+    def _job_over(self) -> None:
+        self._link.wake()
+        self._turn.set()
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it has asked to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.connect("\0" + address[1:] if address.startswith("@") else address)
+            channel.sendall(state.encode())
