@@ -119,6 +119,12 @@ class Log(_Table, frozen=True):
     format: Literal["auto", "json", "console"] = "auto"
 
 
+class Metrics(_Table, frozen=True):
+    """`[metrics]`: where Prometheus finds them; without an address they are off."""
+
+    listen: Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:]+\]|[^:\s]+):[0-9]{1,5}$")] | None = None
+
+
 def _host_name() -> str:
     return socket.gethostname().lower()
 
@@ -144,6 +150,7 @@ class Config(_Table, frozen=True):
     response: Response = Response()
     journal: Journal = Journal()
     log: Log = Log()
+    metrics: Metrics = Metrics()
 
 
 def load(path: str | None) -> Config:

@@ -38,6 +38,7 @@ class Daemon:
             work = Work(config, self._journal, volumes, self._control)
             self._slots = Slots(config.slots, self._journal, work.do, self._job_over)
             self._link = Link(config, self._journal, self._slots, lambda: notify("READY=1"))
+            self._journal.on_outbox = self._link.publish
         except BaseException:
             self._journal.close()
             raise
@@ -53,6 +54,10 @@ class Daemon:
         log.info(
             "worker starts", version=__version__, host=self._config.host, state_dir=self._config.state_dir
         )
+        if self._config.metrics.listen is not None:
+            from worker import metrics  # noqa: PLC0415 -- its library is an extra, and only for those who ask
+
+            metrics.serve(self._config.metrics.listen, self._journal, lambda: self._link.connected)
         self._slots.tend()  # what an earlier worker left comes before anything new
         self._link.start()
         while not self._stop.is_set():
@@ -75,7 +80,7 @@ class Daemon:
         self._turn.set()
 
     def _job_over(self) -> None:
-        self._link.wake()
+        self._link.slot_freed()
         self._turn.set()
 
 

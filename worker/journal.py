@@ -15,11 +15,11 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from worker import lock
 from worker.errors import TsmWorkerError
@@ -160,12 +160,12 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a finished job tells: see Job, Response."""
+    """What a finished job tells; `response` is the file, written to its end, that holds the XML."""
 
     outcome: Outcome
     error_code: ErrorCode | None
     reason: str
-    response: bytes
+    response: BinaryIO
 
 
 _JOB = (
@@ -176,6 +176,9 @@ _ATTEMPT = (
     "id, command, number, started_at, time_limit, elapsed_ms, exit_code, outcome, error_code, failure_class,"
     " reason, codes"
 )
+_OUTGOING = "id, job, kind, routing, correlation_id, message_id, headers, body, undeliverable_to"
+
+_PIECE = 1 << 18  # bytes
 
 
 class Journal:
@@ -188,8 +191,11 @@ class Journal:
         that is damaged or newer than this program.
         """
         self.state_dir = state_dir
+        self.on_outbox: Callable[[], None] = lambda: None
+        """Called, in whatever thread, after a transaction that put something into the outbox."""
         self._host = host
         self._lock = threading.Lock()
+        self._announced = False
         file = state_dir / "journal.sqlite"
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -237,12 +243,7 @@ class Journal:
         with self._transaction() as db:
             known = self._known(db, message, fingerprint)
             if known is not None:
-                db.execute(
-                    "UPDATE job SET reply_to = ?, correlation_id = ? WHERE id = ?",
-                    (message.reply_to, message.correlation_id, known.id),
-                )
-                if known.state in (JobState.FINISHED, JobState.ANSWERED):
-                    self._put_response(db, known.id)
+                self._know_again(db, known, message)
                 return known, False
             now = time.time()
             job_id = db.execute(
@@ -273,6 +274,17 @@ class Journal:
         else:
             row = None
         return None if row is None else _to_job(row)
+
+    def _know_again(self, db: sqlite3.Connection, job: Job, message: Message) -> None:
+        (settled,) = db.execute("SELECT settled FROM job WHERE id = ?", (job.id,)).fetchone()
+        if message.redelivered and not settled:
+            return  # the one delivery, come back for want of an ack: nobody asks anew
+        db.execute(
+            "UPDATE job SET reply_to = ?, correlation_id = ? WHERE id = ?",
+            (message.reply_to, message.correlation_id, job.id),
+        )
+        if job.state in (JobState.FINISHED, JobState.ANSWERED):
+            self._put_response(db, job.id)
 
     def settle(self) -> None:
         """Note that the broker has taken every ack sent so far: none of those requests comes again by itself."""
@@ -368,20 +380,26 @@ class Journal:
         """Note a job's end; its response and a `finished` event are in the outbox by the same transaction."""
         with self._transaction() as db:
             now = time.time()
+            size = result.response.tell()
             db.execute(
-                "UPDATE job SET state = ?, outcome = ?, error_code = ?, reason = ?, finished_at = ?, response = ?,"
-                " response_id = ? WHERE id = ?",
+                "UPDATE job SET state = ?, outcome = ?, error_code = ?, reason = ?, finished_at = ?, response_id = ?,"
+                " response = zeroblob(?) WHERE id = ?",
                 (
                     JobState.FINISHED,
                     result.outcome,
                     result.error_code,
                     result.reason,
                     now,
-                    result.response,
                     str(uuid.uuid4()),
+                    size,
                     job.id,
                 ),
             )
+            # In pieces: a response of megabytes is in memory once, when it is published.
+            result.response.seek(0)
+            with db.blobopen("job", "response", job.id) as blob:
+                while piece := result.response.read(_PIECE):
+                    blob.write(piece)
             self._put_response(db, job.id)
             self._put_event(
                 db,
@@ -396,9 +414,12 @@ class Journal:
     def response(self, job_id: int) -> bytes | None:
         """Return a finished job's response."""
         with self._lock:
-            row = self._db.execute("SELECT response FROM job WHERE id = ?", (job_id,)).fetchone()
-        body: bytes | None = row[0] if row else None
-        return body
+            (size,) = self._db.execute("SELECT length(response) FROM job WHERE id = ?", (job_id,)).fetchone()
+            return None if size is None else self._response(job_id)
+
+    def _response(self, job_id: int) -> bytes:
+        with self._db.blobopen("job", "response", job_id, readonly=True) as blob:
+            return blob.read()
 
     # -- the outbox ----------------------------------------------------------------------------------------
 
@@ -411,32 +432,29 @@ class Journal:
     def outgoing(self, row: int) -> Outgoing | None:
         """Return one message of the outbox, None if it is no longer there."""
         with self._lock:
-            found = self._db.execute(
-                "SELECT o.id, o.job, o.kind, o.routing, o.correlation_id, o.message_id, o.headers,"
-                " coalesce(o.body, j.response), o.undeliverable_to"
-                " FROM outbox o JOIN job j ON j.id = o.job WHERE o.id = ?",
-                (row,),
-            ).fetchone()
-        if found is None:
-            return None
-        outgoing, job, kind, routing, correlation_id, message_id, headers, body, undeliverable_to = found
-        return Outgoing(
-            outgoing,
-            job,
-            Kind(kind),
-            routing,
-            correlation_id,
-            message_id,
-            json.loads(headers),
-            body,
-            undeliverable_to,
-        )
+            found = self._db.execute(f"SELECT {_OUTGOING} FROM outbox WHERE id = ?", (row,)).fetchone()
+            if found is None:
+                return None
+            values: dict[str, Any] = dict(zip(_OUTGOING.split(", "), found, strict=True))
+            if values["body"] is None:
+                values["body"] = self._response(values["job"])
+        values["kind"] = Kind(values["kind"])
+        values["headers"] = json.loads(values["headers"])
+        return Outgoing(**values)
 
     def outbox_size(self) -> int:
         """Return how many messages are still to be published."""
         with self._lock:
             (count,) = self._db.execute("SELECT count(*) FROM outbox").fetchone()
         return int(count)
+
+    def tally(self) -> dict[Outcome, tuple[int, float]]:
+        """Return, by outcome, how many jobs the journal remembers, and when the latest of them finished."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT outcome, count(*), max(finished_at) FROM job WHERE outcome IS NOT NULL GROUP BY outcome"
+            ).fetchall()
+        return {Outcome(outcome): (count, latest) for outcome, count, latest in rows}
 
     def published(self, ids: Sequence[int]) -> None:
         """Note that the broker has these messages; a job whose response is out is answered."""
@@ -454,6 +472,7 @@ class Journal:
             db.execute("UPDATE outbox SET undeliverable_to = routing WHERE id = ?", (outgoing,))
 
     def _put_response(self, db: sqlite3.Connection, job_id: int) -> None:
+        self._announced = True
         row = db.execute(
             "SELECT request_id, coalesce(correlation_id, request_id), coalesce(reply_to, ''), outcome, response_id,"
             " (SELECT count(*) FROM attempt WHERE attempt.job = job.id) FROM job WHERE id = ?",
@@ -472,6 +491,7 @@ class Journal:
         )
 
     def _put_event(self, db: sqlite3.Connection, job: Job, event: Event, **facts: object) -> None:
+        self._announced = True
         body = {
             "event": event,
             "host": self._host,
@@ -523,6 +543,7 @@ class Journal:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Give the database for one transaction, durable at its end. Raise JournalError, nothing changed."""
         with self._lock:
+            self._announced = False
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
@@ -533,6 +554,9 @@ class Journal:
             except BaseException:
                 self._roll_back()
                 raise
+            announced = self._announced
+        if announced:
+            self.on_outbox()
 
     def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error):

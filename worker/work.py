@@ -11,6 +11,8 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
 
 import structlog
 
@@ -22,7 +24,7 @@ from worker.contract.response import (
     Error,
     Response,
     VolumeNote,
-    render,
+    write,
 )
 from worker.dsmc import outcome, program, transcript
 from worker.dsmc.outcome import Decision
@@ -35,6 +37,8 @@ from worker.words import ErrorCode, FailureClass, Outcome
 log = structlog.get_logger()
 
 _JOURNAL_AGAIN = 5.0  # seconds between tries to write down what cannot be written now (a full disk)
+
+_IN_MEMORY = 1 << 18  # bytes of a response that are kept in memory before it goes to a file
 
 
 class Work:
@@ -239,9 +243,13 @@ class _Doing:
         room = max(0, limit - 4096 - 2 * texts) // max(1, len(last))
         response = Response(error, volumes, tuple(self._output(attempt, room) for attempt in last.values()))
         reason = error.message if error else ""
-        self._journal.finish(
-            self._job, Result(result, error.code if error else None, reason, render(response, limit))
-        )
+        try:
+            with SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(self._journal.state_dir)) as file:
+                write(response, limit, file)
+                code = error.code if error else None
+                self._journal.finish(self._job, Result(result, code, reason, cast("BinaryIO", file)))
+        except OSError as problem:
+            raise JournalError(f"the response cannot be written: {problem}") from problem
         log.log(
             20 if result.successful else 30,
             "job finished",

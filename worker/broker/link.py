@@ -1,7 +1,7 @@
 """The daemon's one connection to the broker, in a thread of its own that never waits for a job.
 
 The thread connects, serves until the connection is lost, and connects again, for as long as the daemon runs.
-Everything the broker room does happens in it; other threads only call `wake` and the like, which hand over to it.
+Everything the broker room does happens in it; the other threads' calls only hand over to it.
 """
 
 import random
@@ -49,13 +49,23 @@ class Link:
         self._session: _Session | None = None
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
 
+    @property
+    def connected(self) -> bool:
+        """Whether the broker serves us now."""
+        session = self._session
+        return session is not None and session.ready
+
     def start(self) -> None:
         """Connect, and go on connecting."""
         self._thread.start()
 
-    def wake(self) -> None:
-        """Have the outbox published and, where a slot is free, requests taken. Call from any thread."""
-        self._call(lambda session: session.wake())
+    def publish(self) -> None:
+        """Have the outbox published. Call from any thread."""
+        self._call(lambda session: session.publish())
+
+    def slot_freed(self) -> None:
+        """Have requests taken again, if it was for want of a slot that none were. Call from any thread."""
+        self._call(lambda session: session.slot_freed())
 
     def stop_intake(self) -> None:
         """Take no more requests. Call from any thread."""
@@ -126,7 +136,7 @@ class _Session:
         self._user = parameters.credentials.username
         self._outbox: Outbox | None = None
         self._intake: Intake | None = None
-        self._ready = False
+        self.ready = False
         self._finishing = False
         self._lost: str | None = None
         self._connection = pika.SelectConnection(
@@ -151,13 +161,15 @@ class _Session:
             with suppress(Exception):
                 self._connection.ioloop.close()
         if not self._finishing:
-            if not self._ready:
+            if not self.ready:
                 raise BrokerUnreachable(self._lost or "the connection was closed")
             log.warning("connection lost", reason=self._lost)
 
-    def wake(self) -> None:
+    def publish(self) -> None:
         if self._outbox is not None:
             self._outbox.flush()
+
+    def slot_freed(self) -> None:
         if self._intake is not None:
             self._intake.slot_freed()
 
@@ -182,7 +194,7 @@ class _Session:
     def _close(self) -> None:
         if self._connection.is_open:
             self._connection.close()
-        elif self._connection.is_closed or not self._ready:
+        elif self._connection.is_closed or not self.ready:
             self._connection.ioloop.stop()
 
     def _end(self, reason: str) -> None:
@@ -221,11 +233,11 @@ class _Session:
         )
 
     def _on_consuming(self) -> None:
-        if not self._ready:
-            self._ready = True
+        if not self.ready:
+            self.ready = True
             log.info("broker connected", host=self._config.host)
             self._on_ready()
-            self.wake()
+            self.publish()
 
     def _on_channel_closed(self, _channel: Channel, error: Exception) -> None:
         # Nothing else would tell: the connection stays open and idles for ever.

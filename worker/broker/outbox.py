@@ -5,6 +5,7 @@ may be published twice, never none; both carry the same message id.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -40,8 +41,8 @@ class Outbox:
         self._reply_via_exchange = reply_via_exchange
         self._later = later
         self._next_tag = 1
-        self._in_flight: dict[int, Outgoing] = {}  # by delivery tag
-        self._bytes = 0
+        self._in_flight: dict[int, Outgoing] = {}  # by delivery tag, without their bodies
+        self._sizes: dict[int, int] = {}  # of the bodies, by row
         self._returned: set[str] = set()  # message ids the broker had no queue for
         self._put_off: set[int] = set()  # rows that wait for another try
         self._unrecorded: list[int] = []  # confirmed rows that the journal could not yet be told of
@@ -58,7 +59,7 @@ class Outbox:
             return
         skip = {outgoing.id for outgoing in self._in_flight.values()} | self._put_off | set(self._unrecorded)
         for row in self._journal.outbox(limit=_WINDOW + len(skip)):
-            if len(self._in_flight) >= _WINDOW or self._bytes >= _WINDOW_BYTES:
+            if len(self._in_flight) >= _WINDOW or sum(self._sizes.values()) >= _WINDOW_BYTES:
                 return
             if row not in skip and (outgoing := self._journal.outgoing(row)) is not None:
                 self._publish(outgoing)
@@ -68,7 +69,8 @@ class Outbox:
         tag, multiple = frame.method.delivery_tag, frame.method.multiple
         tags = [each for each in self._in_flight if each <= tag] if multiple else [tag]
         settled = [self._in_flight.pop(each) for each in tags if each in self._in_flight]
-        self._bytes -= sum(len(outgoing.body) for outgoing in settled)
+        for outgoing in settled:
+            del self._sizes[outgoing.id]
         if isinstance(frame.method, Basic.Nack):
             log.warning("broker refused messages", count=len(settled), next_try_in=_AGAIN)
             self._try_again_later(settled)
@@ -128,8 +130,8 @@ class Outbox:
             user_id=self._user,
             headers=headers,
         )
-        self._in_flight[self._next_tag] = outgoing
-        self._bytes += len(outgoing.body)
+        self._in_flight[self._next_tag] = replace(outgoing, body=b"")
+        self._sizes[outgoing.id] = len(outgoing.body)
         self._next_tag += 1
         self._channel.basic_publish(exchange, key, outgoing.body, properties, mandatory=True)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
+from typing import IO
 
 from lxml import etree
 
@@ -72,37 +73,43 @@ class Response:
 
 
 def render(response: Response, max_bytes: int) -> bytes:
-    """Given a response, return its XML (UTF-8), never longer than `max_bytes`.
+    """Given a response, return its XML: see `write`."""
+    out = BytesIO()
+    write(response, max_bytes, out)
+    return out.getvalue()
+
+
+def write(response: Response, max_bytes: int, out: IO[bytes]) -> None:
+    """Given a response, write its XML (UTF-8) to an empty file, never more than `max_bytes`.
 
     The caller has chosen excerpts that fit. Where names, reasons and warnings of a hostile request make the
     rest too long, what is optional is left out: first output and warnings, then the volumes' notes and the end
     of long texts.
     """
-    body = _serialised(response)
-    if len(body) <= max_bytes:
-        return body
-    bare = replace(
-        response,
-        outputs=tuple(
-            replace(each, excerpt=Excerpt(omitted=each.line_count), warnings=()) for each in response.outputs
-        ),
-    )
-    body = _serialised(bare)
-    if len(body) <= max_bytes:
-        return body
-    error = response.error
-    return _serialised(
-        replace(
-            bare,
-            volumes=(),
-            error=error and replace(error, message=error.message[:1000]),
-            outputs=tuple(replace(each, command=each.command[:100]) for each in bare.outputs),
-        )
+    for smaller in (response, _bare(response), _barest(response)):
+        out.seek(0)
+        out.truncate()
+        _serialise(smaller, out)
+        if out.tell() <= max_bytes:
+            return
+
+
+def _bare(response: Response) -> Response:
+    outputs = (replace(o, excerpt=Excerpt(omitted=o.line_count), warnings=()) for o in response.outputs)
+    return replace(response, outputs=tuple(outputs))
+
+
+def _barest(response: Response) -> Response:
+    bare, error = _bare(response), response.error
+    return replace(
+        bare,
+        volumes=(),
+        error=error and replace(error, message=error.message[:1000]),
+        outputs=tuple(replace(o, command=o.command[:100]) for o in bare.outputs),
     )
 
 
-def _serialised(response: Response) -> bytes:
-    out = BytesIO()
+def _serialise(response: Response, out: IO[bytes]) -> None:
     with etree.xmlfile(out, encoding="utf-8") as xml:
         writer = _Writer(xml)
         with writer.element("tsm-response"):
@@ -114,18 +121,12 @@ def _serialised(response: Response) -> bytes:
                         writer.leaf("code", response.error.code)
                         writer.leaf("message", response.error.message)
                 for volume in response.volumes:
-                    writer.leaf(
-                        "volume",
-                        None,
-                        name=volume.name,
-                        eligible="true" if volume.eligible else "false",
-                        reason=volume.reason,
-                    )
+                    eligible = "true" if volume.eligible else "false"
+                    writer.leaf("volume", None, name=volume.name, eligible=eligible, reason=volume.reason)
             with writer.element("commands-output"):
                 for output in response.outputs:
                     with writer.element("command-output"):
                         _write_command(writer, output)
-    return out.getvalue()
 
 
 def _write_command(writer: "_Writer", output: CommandOutput) -> None:
