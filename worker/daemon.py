@@ -11,7 +11,7 @@ import structlog
 
 from worker import __version__
 from worker.broker.link import Link
-from worker.config import Config
+from worker.config import Config, ConfigError
 from worker.dsmc.supervise import Control
 from worker.journal import Journal
 from worker.slots import Slots
@@ -37,11 +37,21 @@ class Daemon:
         try:
             work = Work(config, self._journal, volumes, self._control)
             self._slots = Slots(config.slots, self._journal, work.do, self._job_over)
-            self._link = Link(config, self._journal, self._slots, lambda: notify("READY=1"))
+            self._link = Link(config, self._journal, self._slots, lambda: notify("STATUS=Connected to the broker"))
             self._journal.on_outbox = self._link.publish
+            self._serve_metrics()
         except BaseException:
             self._journal.close()
             raise
+
+    def _serve_metrics(self) -> None:
+        if self._config.metrics.listen is None:
+            return
+        try:
+            from worker import metrics  # noqa: PLC0415 -- its library is an extra, for those who ask for it
+        except ImportError as error:
+            raise ConfigError("metrics.listen needs prometheus-client: pip install tsm-worker[metrics]") from error
+        metrics.serve(self._config.metrics.listen, self._journal, lambda: self._link.connected)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop.
@@ -54,10 +64,7 @@ class Daemon:
         log.info(
             "worker starts", version=__version__, host=self._config.host, state_dir=self._config.state_dir
         )
-        if self._config.metrics.listen is not None:
-            from worker import metrics  # noqa: PLC0415 -- its library is an extra, and only for those who ask
-
-            metrics.serve(self._config.metrics.listen, self._journal, lambda: self._link.connected)
+        notify("READY=1\nSTATUS=Looking for the broker")
         self._slots.tend()  # what an earlier worker left comes before anything new
         self._link.start()
         while not self._stop.is_set():
