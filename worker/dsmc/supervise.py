@@ -149,6 +149,9 @@ class Run:
         if not self._group_gone(grace):
             self._signal_group(signal.SIGKILL)
             self._group_gone(_SETTLING)
+        if self._popen is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(_SETTLING)
 
     def _group_gone(self, patience: float) -> bool:
         deadline = _now() + patience
@@ -164,8 +167,6 @@ class Run:
 
     def _members(self) -> Iterator[Path]:
         """Yield the `/proc` directory of each process of the run's group that is not yet dead."""
-        if self._popen is not None:
-            self._popen.poll()  # so that no zombie of ours stays
         for entry in Path("/proc").iterdir() if self._pid > 1 else ():
             if entry.name.isdigit() and (stat := _read(entry / "stat")):
                 state, _, group = _fields(stat)[:3]
