@@ -26,7 +26,7 @@ from worker.contract.response import (
     VolumeNote,
     write,
 )
-from worker.dsmc import outcome, program, transcript
+from worker.dsmc import outcome, program, supervise, transcript
 from worker.dsmc.outcome import Decision
 from worker.dsmc.supervise import CannotStart, Control, Run
 from worker.errors import RequestRefused
@@ -144,7 +144,7 @@ class _Doing:
             if not free:
                 return None
             try:
-                run = Run.start(self._directory(attempt), [*command, *step.arguments])
+                run = supervise.start(self._directory(attempt), [*command, *step.arguments])
             except CannotStart as error:
                 decision = Decision(Outcome.FAILED, str(error), ErrorCode.INTERNAL, FailureClass.TRANSIENT)
                 return self._end(attempt, decision, 0.0, None)
@@ -153,7 +153,7 @@ class _Doing:
 
     def _adopt(self, step: plan.Step, attempt: Attempt) -> Attempt | None:
         """Go on with an attempt that an earlier worker started, or was about to start."""
-        run = Run.find(self._directory(attempt), self._control)
+        run = supervise.find(self._directory(attempt), self._control)
         if run is not None:
             with self._in_use.held(self._devices(step), self._control):
                 log.info("dsmc found again", command=program.shown(step.arguments), attempt=attempt.number)

@@ -12,7 +12,8 @@ from brokers import wait_until
 from hosts import elapsed, group_is_gone
 
 from worker.dsmc.outcome import End
-from worker.dsmc.supervise import CannotStart, Control, Run
+from worker.dsmc.posix import Run
+from worker.dsmc.supervise import CannotStart, Control
 
 
 def sh(script: str) -> list[str]:
@@ -174,7 +175,7 @@ def test_a_run_of_an_earlier_boot_is_lost(tmp_path: Path) -> None:
 
 def start_elsewhere(directory: Path, script: str) -> None:
     """Start a run from a process that is gone when this returns."""
-    program = "import sys; from pathlib import Path; from worker.dsmc.supervise import Run; "
+    program = "import sys; from pathlib import Path; from worker.dsmc.posix import Run; "
     program += "Run.start(Path(sys.argv[1]), ['/bin/sh', '-c', sys.argv[2]])"
     subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(directory), script], check=True, timeout=20)
 
