@@ -26,4 +26,4 @@ class StandInVolumes:
 if __name__ == "__main__":
     settings = config.load(None)
     log.configure(settings.log)
-    Daemon(settings, StandInVolumes()).run()
+    Daemon(settings, StandInVolumes(), lambda: config.load(None)).run()

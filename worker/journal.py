@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum, unique
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -75,7 +76,7 @@ _MIGRATIONS = [
         correlation_id TEXT,
         message_id TEXT NOT NULL,
         headers TEXT NOT NULL,       -- JSON
-        body BLOB,                   -- NULL: the job's response
+        body BLOB,                   -- NULL: the job's response, or of a dead letter its request
         undeliverable_to TEXT        -- where the broker had nobody for it
     );
     CREATE INDEX outbox_job ON outbox (job);
@@ -92,6 +93,7 @@ class Kind(StrEnum):
     """What an outbox row is."""
 
     RESPONSE = "response"
+    DEAD_LETTER = "dead-letter"
     EVENT = "event"
 
 
@@ -179,6 +181,7 @@ _ATTEMPT = (
 _OUTGOING = "id, job, kind, routing, correlation_id, message_id, headers, body, undeliverable_to"
 
 _PIECE = 1 << 18  # bytes
+_REASON = 1000  # characters of a reason in a header: all headers have to fit one frame of AMQP's
 
 
 class Journal:
@@ -377,13 +380,15 @@ class Journal:
             self._put_event(db, job, Event.RETRYING, next_try_at=next_try_at, reason=reason)
 
     def finish(self, job: Job, result: Result) -> None:
-        """Note a job's end; its response and a `finished` event are in the outbox by the same transaction."""
+        """Note a job's end; what it has to tell is in the outbox by the same transaction.
+
+        That is its response, a dead letter if it failed, and a `finished` event.
+        """
         with self._transaction() as db:
             now = time.time()
-            size = result.response.tell()
             db.execute(
-                "UPDATE job SET state = ?, outcome = ?, error_code = ?, reason = ?, finished_at = ?, response_id = ?,"
-                " response = zeroblob(?) WHERE id = ?",
+                "UPDATE job SET state = ?, outcome = ?, error_code = ?, reason = ?, finished_at = ?,"
+                " response_id = ? WHERE id = ?",
                 (
                     JobState.FINISHED,
                     result.outcome,
@@ -391,16 +396,13 @@ class Journal:
                     result.reason,
                     now,
                     str(uuid.uuid4()),
-                    size,
                     job.id,
                 ),
             )
-            # In pieces: a response of megabytes is in memory once, when it is published.
-            result.response.seek(0)
-            with db.blobopen("job", "response", job.id) as blob:
-                while piece := result.response.read(_PIECE):
-                    blob.write(piece)
+            self._store_response(db, job.id, result.response)
             self._put_response(db, job.id)
+            if not (result.outcome.successful or result.outcome is Outcome.CANCELLED):
+                self._put_dead_letter(db, job.id)
             self._put_event(
                 db,
                 job,
@@ -415,11 +417,24 @@ class Journal:
         """Return a finished job's response."""
         with self._lock:
             (size,) = self._db.execute("SELECT length(response) FROM job WHERE id = ?", (job_id,)).fetchone()
-            return None if size is None else self._response(job_id)
+            return None if size is None else self._blob(job_id, "response")
 
-    def _response(self, job_id: int) -> bytes:
-        with self._db.blobopen("job", "response", job_id, readonly=True) as blob:
+    def _blob(self, job_id: int, column: str) -> bytes:
+        with self._db.blobopen("job", column, job_id, readonly=True) as blob:
             return blob.read()
+
+    def replace_response(self, job_id: int, response: BinaryIO) -> None:
+        """Put another response, a file written to its end, in the place of a job's."""
+        with self._transaction() as db:
+            self._store_response(db, job_id, response)
+
+    def _store_response(self, db: sqlite3.Connection, job_id: int, response: BinaryIO) -> None:
+        # In pieces: a response of megabytes is in memory once, when it is published.
+        db.execute("UPDATE job SET response = zeroblob(?) WHERE id = ?", (response.tell(), job_id))
+        response.seek(0)
+        with db.blobopen("job", "response", job_id) as blob:
+            while piece := response.read(_PIECE):
+                blob.write(piece)
 
     # -- the outbox ----------------------------------------------------------------------------------------
 
@@ -437,7 +452,8 @@ class Journal:
                 return None
             values: dict[str, Any] = dict(zip(_OUTGOING.split(", "), found, strict=True))
             if values["body"] is None:
-                values["body"] = self._response(values["job"])
+                column = "response" if values["kind"] == Kind.RESPONSE else "body"
+                values["body"] = self._blob(values["job"], column)
         values["kind"] = Kind(values["kind"])
         values["headers"] = json.loads(values["headers"])
         return Outgoing(**values)
@@ -488,6 +504,31 @@ class Journal:
         db.execute(
             "INSERT INTO outbox (job, kind, routing, correlation_id, message_id, headers) VALUES (?, ?, ?, ?, ?, ?)",
             (job_id, Kind.RESPONSE, reply_to, correlation_id, response_id, json.dumps(headers)),
+        )
+
+    def _put_dead_letter(self, db: sqlite3.Connection, job_id: int) -> None:
+        job = self._job(db, job_id)
+        rows = db.execute(f"SELECT {_ATTEMPT} FROM attempt WHERE job = ? ORDER BY id", (job_id,)).fetchall()
+        attempts = [_to_attempt(row) for row in rows]
+        failed = [attempt for attempt in attempts if attempt.outcome and not attempt.outcome.successful]
+        headers = {
+            "tsm-host": self._host,
+            "tsm-request-id": job.request_id,
+            "tsm-outcome": job.outcome,
+            "tsm-error-code": job.error_code,
+            "tsm-reason": (job.reason or "")[:_REASON],
+            "tsm-attempts": len(attempts),
+            "tsm-exit-code": failed[-1].exit_code if failed else None,
+            "tsm-ans-codes": sorted({code for attempt in failed for code in attempt.codes}),
+            "tsm-first-seen": _in_words(job.accepted_at),
+            "tsm-last-tried": _in_words(attempts[-1].started_at) if attempts else None,
+            "tsm-reply-to": job.reply_to,
+            "tsm-correlation-id": job.correlation_id,
+        }
+        told = json.dumps({name: value for name, value in headers.items() if value is not None})
+        db.execute(
+            "INSERT INTO outbox (job, kind, routing, correlation_id, message_id, headers) VALUES (?, ?, ?, ?, ?, ?)",
+            (job_id, Kind.DEAD_LETTER, f"host.{self._host}", job.correlation_id, str(uuid.uuid4()), told),
         )
 
     def _put_event(self, db: sqlite3.Connection, job: Job, event: Event, **facts: object) -> None:
@@ -578,6 +619,10 @@ def _fingerprint(message: Message) -> bytes:
     for part in (message.body, (message.correlation_id or "").encode(), (message.reply_to or "").encode()):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()
+
+
+def _in_words(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
 
 
 def _to_job(row: tuple[Any, ...]) -> Job:

@@ -12,7 +12,7 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def configure(settings: Log, stream: TextIO | None = None) -> None:
-    """Set structlog up once for the whole process, writing to `stream` (stderr, unless given).
+    """Set structlog up for the whole process, now or anew, writing to `stream` (stderr, unless given).
 
     pika's own loggers are quietened: what they would say, the broker room says in this log's words.
     """
@@ -32,7 +32,6 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
         logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=True,
     )
     logging.getLogger("pika").addHandler(logging.NullHandler())
     logging.getLogger("pika").propagate = False

@@ -4,6 +4,7 @@
 and in the runs' directories, so a worker that was killed in the middle goes on where the other one was.
 """
 
+import contextlib
 import itertools
 import random
 import threading
@@ -51,6 +52,10 @@ class Work:
         self._control = control
         self._in_use = _InUse()
 
+    def configure(self, config: Config) -> None:
+        """Do what is done from now on by another configuration."""
+        self._config = config
+
     def do(self, job_id: int) -> None:
         """Bring a job as far as it goes: to its end, to a wait for another try, or to `control.leave`."""
         while True:
@@ -66,6 +71,13 @@ class Work:
                     return
             else:
                 return
+
+    def shorten(self, job_id: int, max_bytes: int) -> None:
+        """Make a finished job's response again, in less than `max_bytes`, for it is too large for the broker."""
+        self._doing(self._journal.job(job_id)).shorten(max_bytes)
+
+    def _doing(self, job: Job) -> "_Doing":
+        return _Doing(self._config, self._journal, self._volumes, self._control, self._in_use, job)
 
 
 class _Doing:
@@ -236,20 +248,10 @@ class _Doing:
 
     def _finish(self, result: Outcome, error: Error | None = None, verdicts: Sequence[Verdict] = ()) -> None:
         attempts = self._journal.attempts(self._job.id)
-        last = {attempt.command: attempt for attempt in attempts if attempt.outcome is not None}
-        volumes = tuple(VolumeNote(v.volume, v.eligible, v.reason) for v in verdicts)
-        limit = self._config.response.max_bytes
-        texts = sum(len(v.name) + len(v.reason) for v in volumes) + len(error.message if error else "")
-        room = max(0, limit - 4096 - 2 * texts) // max(1, len(last))
-        response = Response(error, volumes, tuple(self._output(attempt, room) for attempt in last.values()))
+        notes = tuple(VolumeNote(v.volume, v.eligible, v.reason) for v in verdicts)
         reason = error.message if error else ""
-        try:
-            with SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(self._journal.state_dir)) as file:
-                write(response, limit, file)
-                code = error.code if error else None
-                self._journal.finish(self._job, Result(result, code, reason, cast("BinaryIO", file)))
-        except OSError as problem:
-            raise JournalError(f"the response cannot be written: {problem}") from problem
+        with self._written(attempts, error, notes, self._config.response.max_bytes) as file:
+            self._journal.finish(self._job, Result(result, error.code if error else None, reason, file))
         log.log(
             20 if result.successful else 30,
             "job finished",
@@ -258,10 +260,35 @@ class _Doing:
             reason=reason,
             volumes=list(itertools.chain.from_iterable(step.volumes for step in self._steps)),
             attempts=len(attempts),
-            exit_codes=[attempt.exit_code for attempt in last.values()],
-            ans_codes=sorted({code for attempt in last.values() for code in attempt.codes}),
+            exit_codes=[attempt.exit_code for attempt in attempts],
+            ans_codes=sorted({code for attempt in attempts for code in attempt.codes}),
             seconds=round(time.time() - self._job.accepted_at, 3),
         )
+
+    def shorten(self, max_bytes: int) -> None:
+        """See Work.shorten."""
+        with contextlib.suppress(RequestRefused):
+            self._steps = plan.make(self._job.body, self._volumes.platform, self._config.dsmc)
+        code, reason = self._job.error_code, self._job.reason or ""
+        error = Error(code, reason) if code is not None else None
+        with self._written(self._journal.attempts(self._job.id), error, (), max_bytes) as file:
+            self._journal.replace_response(self._job.id, file)
+
+    @contextmanager
+    def _written(
+        self, attempts: Sequence[Attempt], error: Error | None, notes: tuple[VolumeNote, ...], limit: int
+    ) -> Iterator[BinaryIO]:
+        """Give a file with the response in it, at most `limit` bytes. Raise JournalError if the disk is full."""
+        last = {attempt.command: attempt for attempt in attempts if attempt.outcome is not None}
+        texts = sum(len(n.name) + len(n.reason) for n in notes) + len(error.message if error else "")
+        room = max(0, limit - 4096 - 2 * texts) // max(1, len(last))
+        response = Response(error, notes, tuple(self._output(attempt, room) for attempt in last.values()))
+        try:
+            with SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(self._journal.state_dir)) as file:
+                write(response, limit, file)
+                yield cast("BinaryIO", file)
+        except OSError as problem:
+            raise JournalError(f"the response cannot be written: {problem}") from problem
 
     def _output(self, attempt: Attempt, room: int) -> CommandOutput:
         path = self._directory(attempt) / "transcript"

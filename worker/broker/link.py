@@ -12,6 +12,7 @@ from contextlib import suppress
 import pika
 import structlog
 from pika.channel import Channel
+from pika.exceptions import ChannelClosedByBroker
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -38,13 +39,26 @@ _LONGEST_STEP = (
 class Link:
     """Keeps this host connected: requests come in through it, responses and events go out."""
 
-    def __init__(self, config: Config, journal: Journal, slots: Slots, on_ready: Callable[[], None]) -> None:
-        """Raise ConfigError if the broker's parameters cannot be had."""
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        slots: Slots,
+        *,
+        on_ready: Callable[[], None],
+        shorten: Callable[[int, int], None],
+    ) -> None:
+        """Raise ConfigError if the broker's parameters cannot be had.
+
+        `on_ready` is called whenever requests are taken again after a loss; `shorten` makes the response of a
+        job smaller than so many bytes, where it is too large for the broker.
+        """
         self._config = config
         self._parameters = parameters(config)
         self._journal = journal
         self._slots = slots
         self._on_ready = on_ready
+        self._shorten = shorten
         self._stopping = threading.Event()
         self._session: _Session | None = None
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
@@ -110,7 +124,7 @@ class Link:
         if self._config.broker.declare:
             topology.declare(self._parameters, self._config.host, self._config.groups)
         self._session = session = _Session(
-            self._config, self._parameters, self._journal, self._slots, self._on_ready
+            self._config, self._parameters, self._journal, self._slots, self._on_ready, self._shorten
         )
         try:
             session.run()
@@ -128,11 +142,13 @@ class _Session:
         journal: Journal,
         slots: Slots,
         on_ready: Callable[[], None],
+        shorten: Callable[[int, int], None],
     ) -> None:
         self._config = config
         self._journal = journal
         self._slots = slots
         self._on_ready = on_ready
+        self._shorten = shorten
         self._user = parameters.credentials.username
         self._outbox: Outbox | None = None
         self._intake: Intake | None = None
@@ -207,7 +223,7 @@ class _Session:
         self._connection.channel(on_open_callback=self._on_publisher)
 
     def _on_publisher(self, channel: Channel) -> None:
-        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_close_callback(self._on_publisher_closed)
         self._outbox = Outbox(
             channel,
             self._journal,
@@ -238,6 +254,15 @@ class _Session:
             log.info("broker connected", host=self._config.host)
             self._on_ready()
             self.publish()
+
+    def _on_publisher_closed(self, channel: Channel, error: Exception) -> None:
+        largest = self._outbox.largest_response() if self._outbox is not None else None
+        # RabbitMQ's own words (rabbit_channel.erl, check_msg_size); the code alone says too little.
+        if isinstance(error, ChannelClosedByBroker) and "larger than" in error.reply_text and largest:
+            job, size = largest
+            log.warning("response too large for the broker", bytes=size, reason=explain(error))
+            self._shorten(job, size // 2)
+        self._on_channel_closed(channel, error)
 
     def _on_channel_closed(self, _channel: Channel, error: Exception) -> None:
         # Nothing else would tell: the connection stays open and idles for ever.

@@ -48,6 +48,13 @@ class Outbox:
         self._unrecorded: list[int] = []  # confirmed rows that the journal could not yet be told of
         channel.add_on_return_callback(self._on_return)
 
+    def largest_response(self) -> tuple[int, int] | None:
+        """Return job and size in bytes of the largest response on its way, None if there is none."""
+        responses = [each for each in self._in_flight.values() if each.kind is Kind.RESPONSE]
+        return max(
+            ((each.job, self._sizes[each.id]) for each in responses), key=lambda each: each[1], default=None
+        )
+
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way."""
@@ -84,13 +91,14 @@ class Outbox:
         if outgoing.message_id not in self._returned:
             return True
         self._returned.discard(outgoing.message_id)
-        if outgoing.kind is not Kind.RESPONSE:
-            return True  # nobody listens to events, and nobody has to
-        if outgoing.undeliverable_to is None and outgoing.routing:
+        if outgoing.kind is Kind.EVENT:
+            return True  # nobody listens, and nobody has to
+        if outgoing.kind is Kind.RESPONSE and outgoing.undeliverable_to is None and outgoing.routing:
             log.warning("reply queue is gone", queue=outgoing.routing, sent_to=topology.RESPONSES_QUEUE)
             self._journal.undeliverable(outgoing.id)
         else:
-            log.error("no queue for responses", queue=topology.RESPONSES_QUEUE, next_try_in=_AGAIN)
+            exchange, key = self._address(outgoing)
+            log.error("no queue", exchange=exchange, routing_key=key, next_try_in=_AGAIN)
             self._try_again_later([outgoing])
         return False
 
@@ -123,7 +131,7 @@ class Outbox:
         if outgoing.undeliverable_to is not None:
             headers["tsm-undeliverable-to"] = outgoing.undeliverable_to
         properties = BasicProperties(
-            content_type="application/xml" if outgoing.kind is Kind.RESPONSE else "application/json",
+            content_type="application/json" if outgoing.kind is Kind.EVENT else "application/xml",
             delivery_mode=2,
             correlation_id=outgoing.correlation_id,
             message_id=outgoing.message_id,
@@ -139,6 +147,8 @@ class Outbox:
         """Return exchange and routing key."""
         if outgoing.kind is Kind.EVENT:
             return topology.EVENTS, outgoing.routing
+        if outgoing.kind is Kind.DEAD_LETTER:
+            return topology.DEAD, outgoing.routing
         if outgoing.undeliverable_to is not None or not outgoing.routing:
             return topology.RESPONSES, topology.RESPONSES_QUEUE
         return (topology.RESPONSES if self._reply_via_exchange else ""), outgoing.routing

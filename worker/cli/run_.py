@@ -17,4 +17,4 @@ def command() -> None:
     volumes = this_host(
         gpt_linux_data=settings.volumes.gpt_linux_data, timeout=settings.volumes.probe_timeout
     )
-    Daemon(settings, volumes).run()
+    Daemon(settings, volumes, configuration).run()
