@@ -43,8 +43,8 @@ class Host:
     directory: Path
     name: str = "web01"
     worker: "subprocess.Popen[bytes] | None" = None
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     main: tuple[str, ...] = (str(STAND_IN_HOST),)
+    extra: dict[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> Path:
@@ -65,6 +65,7 @@ class Host:
             "TSM_WORKER_CONFIG": str(self.config_file),
             "DSM_STANDIN": str(self.directory / "plan.json"),
             "PYTHONPATH": str(REPOSITORY),
+            **self.extra,
         }
 
     def configure(self, url: str, **settings: dict[str, Any]) -> None:
@@ -104,7 +105,11 @@ class Host:
                 [sys.executable, *self.main], stdout=log, stderr=log, env=self.environment, cwd="/"
             )
         if wait:
-            wait_until(lambda: self.said("broker connected") > seen, 30, f"{self.name} to connect; {self.log()[-2000:]}")
+            wait_until(
+                lambda: self.said("broker connected") > seen,
+                30,
+                f"{self.name} to connect; {self.log()[-2000:]}",
+            )
         return self.worker
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30) -> int:
@@ -163,7 +168,9 @@ class Requester:
         self.queue = queue or f"replies-{uuid.uuid4().hex[:8]}"
         self.channel.queue_declare(self.queue)
 
-    def ask(self, body: bytes, key: str = "host.web01", *, message_id: str | None = None, **properties: Any) -> str:
+    def ask(
+        self, body: bytes, key: str = "host.web01", *, message_id: str | None = None, **properties: Any
+    ) -> str:
         """Publish a request; return its message id."""
         message_id = message_id or uuid.uuid4().hex
         properties = {"reply_to": self.queue, "message_id": message_id, "delivery_mode": 2, **properties}
@@ -185,7 +192,7 @@ class Requester:
 
     def silent(self) -> bool:
         """Whether no further response is there."""
-        return self.channel.basic_get(self.queue)[0] is None
+        return bool(self.channel.queue_declare(self.queue, passive=True).method.message_count == 0)
 
     def close(self) -> None:
         if self.connection.is_open:

@@ -1,6 +1,10 @@
 """The real daemon with stand-in volumes: whatever a test names under /dev/stand-in/ is an eligible partition."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
+
+import faults
 
 from worker import config, log
 from worker.daemon import Daemon
@@ -24,6 +28,8 @@ class StandInVolumes:
 
 
 if __name__ == "__main__":
+    if point := os.environ.get("TSM_TEST_KILL_AT"):
+        faults.arm(point, Path(os.environ["TSM_TEST_KILLED"]))
     settings = config.load(None)
     log.configure(settings.log)
     Daemon(settings, StandInVolumes(), lambda: config.load(None)).run()

@@ -8,8 +8,6 @@ from brokers import Vhost
 from hosts import Host, MakeHost, Requester
 
 
-
-
 @pytest.fixture
 def make_host(tmp_path: Path) -> Iterator[MakeHost]:
     """Give a function that makes a host, its stand-in dsmc planned to succeed; its worker ends with the test."""

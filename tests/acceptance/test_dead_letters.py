@@ -46,7 +46,9 @@ def test_a_failure_that_stays_is_given_up_after_the_attempts_and_dead_lettered(
     letter = scheduler.answer(queue=topology.DEAD_QUEUE)
     assert letter.body == body
     headers = {name: value for name, value in letter.headers.items() if name.startswith("tsm-")}
-    first_seen, last_tried = (datetime.fromisoformat(headers.pop(f"tsm-{k}")) for k in ("first-seen", "last-tried"))
+    first_seen, last_tried = (
+        datetime.fromisoformat(headers.pop(f"tsm-{k}")) for k in ("first-seen", "last-tried")
+    )
     assert first_seen < last_tried
     assert "ANS1017E" in headers.pop("tsm-reason")
     assert "ANS1017E" in headers.pop("tsm-ans-codes")
@@ -70,7 +72,11 @@ def test_a_failure_that_stays_is_given_up_after_the_attempts_and_dead_lettered(
         ({"messages": ["ANS1063E"]}, "failed", "dsmc-failed"),
         ({"prompt": "password"}, "failed", "dsmc-failed"),
         ({"messages": ["ANS1351E", "ANS1353E"]}, "failed", "dsmc-failed"),
-        ({"messages": ["ANS1353E (RC53) Sesión rechazada: Se ha entrado un ID desconocido"]}, "failed", "dsmc-failed"),
+        (
+            {"messages": ["ANS1353E (RC53) Sesión rechazada: Se ha entrado un ID desconocido"]},
+            "failed",
+            "dsmc-failed",
+        ),
         ({"exit": 12}, "failed", "dsmc-failed"),
         ({"crash": "SIGSEGV"}, "failed", "dsmc-failed"),
         ({"hang": True}, "timed-out", "timed-out"),
@@ -136,9 +142,7 @@ def test_an_expiration_stops_the_tries(make_host: MakeHost, vhost: Vhost, schedu
     assert (answer.error, answer.headers["tsm-attempts"]) == ("dsmc-failed", 1)
 
 
-def test_what_expires_on_the_broker_is_dead_lettered_by_it(
-    host: Host, scheduler: Requester
-) -> None:
+def test_what_expires_on_the_broker_is_dead_lettered_by_it(host: Host, scheduler: Requester) -> None:
     host.start()
     host.stop()
     asked = scheduler.ask(request("/dev/stand-in/a"), expiration="100")
@@ -148,9 +152,7 @@ def test_what_expires_on_the_broker_is_dead_lettered_by_it(
     assert letter.headers["x-first-death-queue"] == "tsm.host.web01"
 
 
-def test_a_reply_too_large_for_the_broker_is_shortened(
-    private_broker: Any, make_host: MakeHost
-) -> None:
+def test_a_reply_too_large_for_the_broker_is_shortened(private_broker: Any, make_host: MakeHost) -> None:
     broker = private_broker("max_message_size = 100000\n")
     host = make_host(broker.url)
     host.plan({"lines": 9000, "line_length": 100})

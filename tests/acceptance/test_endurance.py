@@ -6,13 +6,12 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import Any
 
-import pika
 import pytest
 from brokers import Vhost, wait_until
-from hosts import Host, MakeHost, Requester, elapsed, group_is_gone, request, requester, resident
 from hostile import HOSTILE
+from hosts import Host, MakeHost, Requester, elapsed, group_is_gone, request, requester, resident
 
 from worker.demo.broker import Broker
 
@@ -24,11 +23,9 @@ def connections(broker: Broker) -> list[str]:
 
 
 def test_a_run_longer_than_heartbeats_and_ack_time_out_is_answered_once_on_the_same_connection(
-    private_broker: "object", make_host: MakeHost
+    private_broker: Any, make_host: MakeHost
 ) -> None:
-    broker = private_broker(  # type: ignore[operator]
-        advanced="[{rabbit,[{consumer_timeout,3000},{channel_tick_interval,1000}]}]."
-    )
+    broker = private_broker(advanced="[{rabbit,[{consumer_timeout,3000},{channel_tick_interval,1000}]}].")
     host = make_host(broker.url, broker={"heartbeat": 3})
     host.plan({"seconds": 0}, long={"seconds": 12})
     host.start()
@@ -39,7 +36,10 @@ def test_a_run_longer_than_heartbeats_and_ack_time_out_is_answered_once_on_the_s
             scheduler.ask(request("/dev/stand-in/a"))
         answers = [scheduler.answer(40) for _ in range(4)]
         assert [answer.headers["tsm-outcome"] for answer in answers] == ["completed"] * 4
-        assert int(answers[0].text("commands-output/command-output/metadata/execution-milliseconds") or 0) >= 12_000
+        assert (
+            int(answers[0].text("commands-output/command-output/metadata/execution-milliseconds") or 0)
+            >= 12_000
+        )
         assert len(host.runs()) == 4
         assert connections(broker) == before
         assert scheduler.silent()
@@ -69,7 +69,9 @@ def test_a_time_limit_ends_the_whole_group_and_is_answered_with_the_output_so_fa
     assert group_is_gone(leader)
 
 
-def test_a_child_that_keeps_the_output_open_does_not_hold_the_answer(host: Host, scheduler: Requester) -> None:
+def test_a_child_that_keeps_the_output_open_does_not_hold_the_answer(
+    host: Host, scheduler: Requester
+) -> None:
     host.plan({"orphan": 20})
     host.start()
     started = time.monotonic()
@@ -97,11 +99,15 @@ def test_properties_that_are_no_text_do_not_stop_the_consumer(host: Host, schedu
     host.start()
     scheduler.ask(b"", message_id="x" * 255, correlation_id="\u0000\uffff")
     assert scheduler.answer().error == "bad-request"
-    scheduler.ask(request("/dev/stand-in/a"), headers={"deep": {"table": [1, None, {"x": b"\xff"}]}}, type="\u202e")
+    scheduler.ask(
+        request("/dev/stand-in/a"), headers={"deep": {"table": [1, None, {"x": b"\xff"}]}}, type="\u202e"
+    )
     assert scheduler.answer().headers["tsm-outcome"] == "completed"
 
 
-@pytest.mark.parametrize("settings", [{}, {"response": {"max_lines": 2_000_000}}], ids=["by-lines", "by-bytes"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"response": {"max_lines": 2_000_000}}], ids=["by-lines", "by-bytes"]
+)
 def test_a_million_lines_leave_memory_as_it_was_and_keep_to_the_size(
     make_host: MakeHost, vhost: Vhost, scheduler: Requester, settings: dict[str, dict[str, int]]
 ) -> None:
@@ -171,9 +177,9 @@ def test_a_run_outlives_its_worker_and_the_next_one_answers_for_it(
 
 
 def test_a_job_ends_while_the_broker_is_away_and_is_answered_after(
-    private_broker: "object", make_host: MakeHost
+    private_broker: Any, make_host: MakeHost
 ) -> None:
-    broker = private_broker()  # type: ignore[operator]
+    broker = private_broker()
     host = make_host(broker.url)
     host.plan({"seconds": 3})
     host.start()
@@ -195,9 +201,9 @@ def test_a_job_ends_while_the_broker_is_away_and_is_answered_after(
 
 
 def test_a_worker_started_before_its_broker_answers_once_there_is_one(
-    private_broker: "object", make_host: MakeHost
+    private_broker: Any, make_host: MakeHost
 ) -> None:
-    broker = private_broker()  # type: ignore[operator]
+    broker = private_broker()
     broker.stop()
     host = make_host(broker.url)
     host.start(wait=False)
@@ -240,7 +246,13 @@ def test_a_wrong_password_is_told_and_never_shown(make_host: MakeHost, vhost: Vh
 def test_a_second_worker_on_the_same_state_directory_is_refused(host: Host) -> None:
     host.start()
     second = subprocess.run(
-        [sys.executable, *host.main], env=host.environment, capture_output=True, text=True, timeout=30, cwd="/"
+        [sys.executable, *host.main],
+        env=host.environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd="/",
+        check=False,
     )
     assert second.returncode != 0
     assert "in use by another tsm-worker" in second.stderr

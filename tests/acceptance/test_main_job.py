@@ -34,7 +34,9 @@ def test_a_request_becomes_a_dsmc_run_and_a_response(host: Host, scheduler: Requ
         "tsm-request-id": asked,
     }
     RESPONSE_XSD.assertValid(answer.xml)
-    assert answer.text("commands-output/command-output/metadata/command") == "dsmc backup image /dev/stand-in/a"
+    assert (
+        answer.text("commands-output/command-output/metadata/command") == "dsmc backup image /dev/stand-in/a"
+    )
     assert answer.text("commands-output/command-output/metadata/exit-code") == "0"
     assert [run["argv"][-1] for run in host.runs()] == ["/dev/stand-in/a"]
 
@@ -47,7 +49,9 @@ def test_the_response_carries_the_message_id_where_there_is_no_correlation_id(
     assert scheduler.answer().properties.correlation_id == asked
 
 
-def test_requests_come_by_host_by_group_and_to_all(make_host: MakeHost, vhost: Vhost, scheduler: Requester) -> None:
+def test_requests_come_by_host_by_group_and_to_all(
+    make_host: MakeHost, vhost: Vhost, scheduler: Requester
+) -> None:
     make_host(vhost.url, "web01", top={"groups": ["web"]}).start()
     make_host(vhost.url, "db01").start()
     for key, hosts in (("host.db01", {"db01"}), ("group.web", {"web01"}), ("all", {"web01", "db01"})):
@@ -73,7 +77,9 @@ def test_a_foreign_client_is_answered_and_waiting_requests_stay_ready(
     for _ in range(3):
         publish("/dev/stand-in/a")
     wait_until(
-        lambda: vhost.queue("tsm.host.web01") == (3, 0), 10, "three requests ready on the broker, none unacked"
+        lambda: vhost.queue("tsm.host.web01") == (3, 0),
+        10,
+        "three requests ready on the broker, none unacked",
     )
     assert len(host.runs()) == 1
     answers = [scheduler.answer(30) for _ in range(4)]
@@ -161,7 +167,9 @@ def test_the_commands_of_a_request_run_in_order_and_each_is_told(host: Host, sch
     host.start()
     command = "<command-request><command-arguments><volume-list>/dev/stand-in/{}</volume-list></command-arguments></command-request>"
     commands = "".join(command.format(volume) for volume in "abc")
-    scheduler.ask(f"<tsm-request><operation-name>backup-image</operation-name>{commands}</tsm-request>".encode())
+    scheduler.ask(
+        f"<tsm-request><operation-name>backup-image</operation-name>{commands}</tsm-request>".encode()
+    )
     answer = scheduler.answer()
     RESPONSE_XSD.assertValid(answer.xml)
     assert [run["volume"][-1] for run in host.runs()] == ["a", "b", "c"]
@@ -192,13 +200,17 @@ def test_a_reply_nobody_can_receive_goes_to_the_common_queue(host: Host, schedul
     assert answer.headers["tsm-undeliverable-to"] == "no-such-queue"
 
 
-def test_a_request_without_a_reply_queue_is_answered_in_the_common_queue(host: Host, scheduler: Requester) -> None:
+def test_a_request_without_a_reply_queue_is_answered_in_the_common_queue(
+    host: Host, scheduler: Requester
+) -> None:
     host.start()
     scheduler.ask(request("/dev/stand-in/a"), reply_to=None)
     assert scheduler.answer(queue=topology.RESPONSES_QUEUE).headers["tsm-outcome"] == "completed"
 
 
-def test_the_same_message_id_again_is_answered_again_and_not_run_again(host: Host, scheduler: Requester) -> None:
+def test_the_same_message_id_again_is_answered_again_and_not_run_again(
+    host: Host, scheduler: Requester
+) -> None:
     host.start()
     asked = scheduler.ask(request("/dev/stand-in/a"))
     first = scheduler.answer()
@@ -252,9 +264,7 @@ def test_least_privilege_replies_go_through_the_exchange(
     make_host: MakeHost, vhost: Vhost, scheduler: Requester
 ) -> None:
     make_host(vhost.url).start()  # declares, as an administrator would
-    account = vhost.user(
-        "db01", "secret", write=r"tsm\.(responses|events|dead)", read=r"tsm\.host\.db01"
-    )
+    account = vhost.user("db01", "secret", write=r"tsm\.(responses|events|dead)", read=r"tsm\.host\.db01")
     connection = pika.BlockingConnection(pika.URLParameters(vhost.url))
     with connection:
         topology.declare(pika.URLParameters(vhost.url), "db01", [])

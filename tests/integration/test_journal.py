@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faults import full_disk, mount_small, unmount
 
 from worker.journal import Journal, JournalError, Kind, Message, Result
 from worker.words import JobState, Outcome
@@ -40,7 +41,12 @@ def test_an_accepted_request_is_there_after_a_restart(tmp_path: Path) -> None:
     again = Journal(tmp_path / "state", "web01")
     assert again.open_jobs() == [(job.id, JobState.ACCEPTED, None)]
     assert again.job(job.id) == job
-    assert (job.request_id, job.correlation_id, job.reply_to, job.body) == ("id-1", "corr", "replies", b"body")
+    assert (job.request_id, job.correlation_id, job.reply_to, job.body) == (
+        "id-1",
+        "corr",
+        "replies",
+        b"body",
+    )
     assert job.expires_at == pytest.approx(time.time() + 60, abs=5)
     again.close()
 
@@ -52,7 +58,9 @@ def test_the_same_message_id_is_the_same_job(journal: Journal) -> None:
     assert kinds(journal) == [Kind.EVENT]
 
 
-def test_a_finished_job_asked_for_again_puts_its_response_out_once_more_to_the_new_queue(journal: Journal) -> None:
+def test_a_finished_job_asked_for_again_puts_its_response_out_once_more_to_the_new_queue(
+    journal: Journal,
+) -> None:
     job, _ = journal.accept(Message(b"body", "id-1", "first", "here"))
     journal.settle()
     journal.finish(job, result(b"<answer/>"))
@@ -74,7 +82,9 @@ def test_a_redelivery_for_want_of_an_ack_does_not_repeat_the_answer(journal: Jou
     assert journal.outbox(100) == []
 
 
-def test_without_a_message_id_a_redelivery_is_the_job_it_was_and_a_new_message_a_new_job(journal: Journal) -> None:
+def test_without_a_message_id_a_redelivery_is_the_job_it_was_and_a_new_message_a_new_job(
+    journal: Journal,
+) -> None:
     message = Message(b"body", None, "corr", "replies")
     first, _ = journal.accept(message)
     back, new = journal.accept(Message(b"body", None, "corr", "replies", redelivered=True))
@@ -175,14 +185,12 @@ def test_a_state_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_pat
 def test_a_full_disk_accepts_nothing_and_takes_up_again(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("mounting a small tmpfs needs root")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(tmp_path)], check=True)
+    mount_small(tmp_path, "3m")
     try:
         journal = Journal(tmp_path / "state", "web01")
         kept, _ = journal.accept(Message(b"body", "kept"))
         filler = tmp_path / "filler"
-        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-            while True:
-                file.write(b"x" * 4096)
+        full_disk(filler.parent)
         with pytest.raises(JournalError, match="full"):
             journal.accept(Message(b"x" * 200_000, "refused"))
         assert not journal.writable()
@@ -192,7 +200,7 @@ def test_a_full_disk_accepts_nothing_and_takes_up_again(tmp_path: Path) -> None:
         assert journal.accept(Message(b"x" * 200_000, "refused"))[1]
         journal.close()
     finally:
-        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+        unmount(tmp_path)
 
 
 def test_what_was_accepted_is_there_after_the_process_is_killed(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ def sh(script: str) -> list[str]:
     return ["/bin/sh", "-c", script]
 
 
-def run_to_end(directory: Path, argv: list[str], limit: float = 20, grace: float = 1) -> tuple[End, int | None, bytes]:
+def run_to_end(
+    directory: Path, argv: list[str], limit: float = 20, grace: float = 1
+) -> tuple[End, int | None, bytes]:
     run = Run.start(directory, argv)
     ending = run.wait(limit, grace, Control())
     assert ending is not None
@@ -70,7 +72,9 @@ def test_a_run_that_is_on_cannot_be_started_a_second_time(tmp_path: Path) -> Non
 
 
 def test_a_time_limit_ends_children_that_ignore_term(tmp_path: Path) -> None:
-    run = Run.start(tmp_path / "run", sh("trap '' TERM; (trap '' TERM; sleep 60) & echo said; sleep 60; sleep 60"))
+    run = Run.start(
+        tmp_path / "run", sh("trap '' TERM; (trap '' TERM; sleep 60) & echo said; sleep 60; sleep 60")
+    )
     started = time.monotonic()
     ending = run.wait(0.5, 0.5, Control())
     assert ending is not None
@@ -177,7 +181,9 @@ def start_elsewhere(directory: Path, script: str) -> None:
     """Start a run from a process that is gone when this returns."""
     program = "import sys; from pathlib import Path; from worker.dsmc.posix import Run; "
     program += "Run.start(Path(sys.argv[1]), ['/bin/sh', '-c', sys.argv[2]])"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(directory), script], check=True, timeout=20)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, str(directory), script], check=True, timeout=20
+    )
 
 
 def leader(directory: Path) -> int:

@@ -78,9 +78,9 @@ class Intake:
         self._cancel()
 
     def _consume(self) -> None:
-        if self._stopped or self._tag is not None or not self._channel.is_open:
+        if self._tag is not None or not self._channel.is_open:
             return
-        if not self._slots.free:
+        if self._stopped or not self._slots.free:
             self._on_consuming()  # as good as: a slot that gets free makes it so
             return
         self._tag = self._channel.basic_consume(

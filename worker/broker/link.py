@@ -60,6 +60,7 @@ class Link:
         self._on_ready = on_ready
         self._shorten = shorten
         self._stopping = threading.Event()
+        self._taking = True
         self._session: _Session | None = None
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
 
@@ -82,7 +83,8 @@ class Link:
         self._call(lambda session: session.slot_freed())
 
     def stop_intake(self) -> None:
-        """Take no more requests. Call from any thread."""
+        """Take no more requests, from this connection or a later one. Call from any thread."""
+        self._taking = False
         self._call(lambda session: session.stop_intake())
 
     def close(self, patience: float) -> None:
@@ -123,9 +125,16 @@ class Link:
         """Connect and serve until the connection is lost. Raise BrokerUnreachable if it never came to serve."""
         if self._config.broker.declare:
             topology.declare(self._parameters, self._config.host, self._config.groups)
+        if self._stopping.is_set():
+            return
         self._session = session = _Session(
             self._config, self._parameters, self._journal, self._slots, self._on_ready, self._shorten
         )
+        # Whoever stops while we connect finds a session to tell, or has set these before this looks at them.
+        if not self._taking:
+            session.call(session.stop_intake)
+        if self._stopping.is_set():
+            session.call(lambda: session.finish(0))
         try:
             session.run()
         finally:
@@ -154,6 +163,7 @@ class _Session:
         self._intake: Intake | None = None
         self.ready = False
         self._finishing = False
+        self._taking = True
         self._lost: str | None = None
         self._connection = pika.SelectConnection(
             parameters,
@@ -190,6 +200,7 @@ class _Session:
             self._intake.slot_freed()
 
     def stop_intake(self) -> None:
+        self._taking = False
         if self._intake is not None:
             self._intake.stop()
 
@@ -210,7 +221,7 @@ class _Session:
     def _close(self) -> None:
         if self._connection.is_open:
             self._connection.close()
-        elif self._connection.is_closed or not self.ready:
+        elif not self._connection.is_closing:
             self._connection.ioloop.stop()
 
     def _end(self, reason: str) -> None:
@@ -247,6 +258,8 @@ class _Session:
             on_consuming=self._on_consuming,
             on_lost=self._give_up,
         )
+        if not self._taking:
+            self._intake.stop()
 
     def _on_consuming(self) -> None:
         if not self.ready:

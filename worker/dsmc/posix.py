@@ -94,14 +94,16 @@ class Run:
                     return self._stopped(grace, End.TIMED_OUT)
                 if control.leave.is_set():
                     return None
-        return self._ended()
+        return self._ended(limit)
 
-    def _ended(self) -> Ending:
+    def _ended(self, limit: float) -> Ending:
         elapsed = _now() - self._started_at
         written = _read(self.directory / "exit")
         if not written:
             # The supervisor is gone but what it ran may not be, and nobody would ever learn how that ends.
             self._end_group(0.0)
+            if self._pid and elapsed >= limit:  # ended at its limit by a worker that had no time to note it
+                return Ending(End.TIMED_OUT, None, elapsed)
             return Ending(End.LOST, None, elapsed if self._pid else 0.0)
         status, uptime = written.split()
         if self._popen is None:  # this worker did not see the end; the supervisor did

@@ -7,15 +7,18 @@
 #   started  this boot's id and this shell's line of /proc/PID/stat: process id and start time, so that no
 #            stranger is ever taken for it; written before the command starts
 #   exit     the command's exit status and the host's uptime at its end, by temporary file and rename
-# A full disk holds both up, and neither is given up: a status is worth the wait after hours of backup.
+# A full disk holds both up, and neither is given up, as long as there is a DIRECTORY: a status is worth the wait
+# after hours of backup.
 run=$1
 shift
 trap : HUP INT TERM # a signal to the whole group is the command's to answer; this shell stays for the status
 read -r boot </proc/sys/kernel/random/boot_id
 read -r stat <"/proc/$$/stat"
-until echo "$boot $stat" 2>/dev/null >"$run/started"; do sleep 1; done
+until echo "$boot $stat" 2>/dev/null >"$run/started"; do sleep 1 && [ -d "$run" ] || exit 1; done
 exec 3>&2 2>/dev/null # the transcript is the command's: no word of this shell's own in it
 (exec "$@" >&3 2>&3 3>&-)
 status=$?
 read -r uptime _ </proc/uptime
-until echo "$status $uptime" >"$run/exit.new" && mv -f "$run/exit.new" "$run/exit"; do sleep 1; done
+until echo "$status $uptime" >"$run/exit.new" && mv -f "$run/exit.new" "$run/exit"; do
+  sleep 1 && [ -d "$run" ] || exit 1
+done
