@@ -4,6 +4,7 @@ Source: DESIGN section 7 (docs/configuration.md). Every key is optional but the 
 the commands that talk to a broker need.
 """
 
+import math
 import os
 import re
 import socket
@@ -41,11 +42,14 @@ class Duration(float):
             raise ValueError(
                 f'Expected a duration such as "30s" (a number with ms, s, m, h or d), got {text!r}'
             )
-        return cls(float(match[1]) * _UNITS[match[2]])
+        seconds = float(match[1]) * _UNITS[match[2]]
+        if not math.isfinite(seconds):
+            raise ValueError('Expected a duration such as "30s", got one beyond all numbers')
+        return cls(seconds)
 
 
 Count = Annotated[int, Meta(ge=1)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,7 +107,7 @@ class Response(_Table, frozen=True):
     """`[response]`: how much of dsmc's output an answer carries."""
 
     max_lines: Annotated[int, Meta(ge=2)] = 10_000
-    max_bytes: Annotated[int, Meta(ge=4096)] = 8_388_608
+    max_bytes: Annotated[int, Meta(ge=65536)] = 8_388_608
 
 
 class Journal(_Table, frozen=True):
@@ -177,7 +181,10 @@ def load(path: str | None) -> Config:
         broker = msgspec.structs.replace(config.broker, url=url)
         config = msgspec.structs.replace(config, broker=broker)
     if config.broker.url is not None:
-        _check_url(config.broker.url, "TSM_WORKER_BROKER_URL" if url else f"{file}: broker.url")
+        _check_url(
+            config.broker.url,
+            "TSM_WORKER_BROKER_URL" if url else f"{file}: line {_line_of('broker.url', text)}: broker.url",
+        )
     return config
 
 
@@ -193,7 +200,16 @@ def parse(text: str, file: str = "worker.toml") -> Config:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+        end = f"at line {text.count(chr(10)) + 1}, the end"
+        raise ConfigError(
+            f"{file}: not valid TOML: {str(error).replace('at end of document', end)}"
+        ) from error
+    for code, its_class in _classes(data).items():
+        if not re.fullmatch("ANS[0-9]{4}[IWES]", code) or its_class not in list(FailureClass):
+            line = _line_of(f"retry.classes.{code}", text)
+            raise ConfigError(
+                f'{file}: line {line}: retry.classes.{code}: Expected ANSnnnnX = "transient" or "permanent", got {its_class!r}'
+            )
     try:
         return msgspec.convert(data, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
@@ -233,13 +249,19 @@ def _program_data() -> Path:
 
 
 def _check_url(url: str, where: str) -> None:
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         good = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
     if not good:
         raise ConfigError(f"{where} is not an address of the form amqp[s]://ACCOUNT@BROKER[:PORT]/VHOST")
+
+
+def _classes(data: dict[str, Any]) -> dict[str, Any]:
+    retry = data.get("retry")
+    classes = retry.get("classes") if isinstance(retry, dict) else None
+    return classes if isinstance(classes, dict) else {}
 
 
 def _decode(wanted: type, value: Any) -> Any:

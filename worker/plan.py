@@ -20,7 +20,10 @@ class VolumesRefused(RequestRefused):
 
     def __init__(self, verdicts: Sequence[Verdict]) -> None:
         refused = [verdict for verdict in verdicts if not verdict.eligible]
-        message = "; ".join(f"{verdict.volume}: {verdict.reason}" for verdict in refused[:5])
+        message = "; ".join(
+            f"{request.shown(verdict.volume)}: {request.shown(verdict.reason, 250)}"
+            for verdict in refused[:5]
+        )
         if len(refused) > 5:  # noqa: PLR2004 -- a message is a sentence or two
             message += f"; and {len(refused) - 5} more"
         super().__init__(ErrorCode.VOLUME_NOT_ELIGIBLE, message)
@@ -47,11 +50,13 @@ def make(body: bytes, platform: Platform, settings: Dsmc) -> tuple[Step, ...]:
 
 
 def _step(command: request.Command, platform: Platform, settings: Dsmc) -> Step:
-    limit = settings.default_timeout if command.timeout is None else float(command.timeout)
+    limit = (
+        min(settings.default_timeout, settings.max_timeout) if command.timeout is None else command.timeout
+    )
     if limit > settings.max_timeout:
         raise RequestRefused(
             ErrorCode.BAD_REQUEST,
-            f"line {command.line}: <timeout-secs> is {limit:.0f}; this host's dsmc.max_timeout is "
+            f"line {command.timeout_line}: <timeout-secs> is {command.timeout}; this host's dsmc.max_timeout is "
             f"{settings.max_timeout:.0f} seconds",
         )
     allow = options.Allow(settings.allow.options, settings.allow.snapshot_commands)
@@ -60,7 +65,7 @@ def _step(command: request.Command, platform: Platform, settings: Dsmc) -> Step:
         tuple(program.backup_image(arguments, command.volumes)),
         command.volumes,
         options.is_incremental(command.options),
-        limit,
+        float(limit),
         command.line,
     )
 

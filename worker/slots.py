@@ -35,9 +35,12 @@ class Slots:
         return not self._closed and len(self._running) < self.count
 
     def start(self, job_id: int) -> None:
-        """Start a job that has just been accepted; with no slot free, or none any more, `tend` or a restart does."""
+        """Start a job that has just been accepted; with no slot free, or none any more, `tend` or a restart does.
+
+        `tend` may have found it in the journal before this call, and have it running, or done.
+        """
         with self._changed:
-            if self.free:
+            if self.free and job_id not in self._running:
                 self._launch(job_id)
 
     def tend(self) -> float | None:

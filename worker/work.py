@@ -60,6 +60,8 @@ class Work:
         """Bring a job as far as it goes: to its end, to a wait for another try, or to `control.leave`."""
         while True:
             job = self._journal.job(job_id)
+            if job.outcome is not None:
+                return  # somebody else has done it
             try:
                 with structlog.contextvars.bound_contextvars(request_id=job.request_id):
                     _Doing(
@@ -313,7 +315,7 @@ def delay(retry: Retry, attempt: int) -> float:
     Doubled each time up to `retry.max_delay`, then anything from half of that to all of it, so that hosts which
     failed together do not come back together.
     """
-    longest: float = min(retry.max_delay, retry.first_delay * 2 ** (attempt - 1))
+    longest: float = min(retry.max_delay, retry.first_delay * 2.0 ** min(attempt - 1, 60))
     return random.uniform(longest / 2, longest)  # noqa: S311 -- not a secret
 
 

@@ -28,6 +28,8 @@ MAX_TEXT = 4096  # characters of one value or volume: a path is no longer (PATH_
 # put in their place.
 BLANKS = " \t\r\n\u00a0"
 
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
 _VOLUME = re.compile(rf'"(?P<quoted>[^"]*)"(?=[{BLANKS}]|$)|(?P<bare>[^"{BLANKS}]+)(?=[{BLANKS}]|$)')
 
 
@@ -48,6 +50,7 @@ class Command:
     options: tuple[Option, ...]
     volumes: tuple[str, ...]
     line: int
+    timeout_line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +102,21 @@ def _tree(body: bytes) -> etree._Element:
             if elements > MAX_ELEMENTS:
                 raise _refuse(element, f"more than {MAX_ELEMENTS} elements")
             if depth > MAX_DEPTH:
-                raise _refuse(element, f"<{_shown(element.tag)}> is nested more than {MAX_DEPTH} deep")
+                raise _refuse(element, f"<{shown(element.tag)}> is nested more than {MAX_DEPTH} deep")
     except etree.XMLSyntaxError as error:
-        raise _refuse(None, f"not well-formed XML: {error.msg}") from error
+        # iterparse calls an undeclared entity "no element found"; the log has what libxml2 said, and where.
+        said: Any = getattr(error.error_log, "last_error", None)
+        line, what = (said.line, said.message) if said else (error.lineno, error.msg)
+        raise _refuse(
+            None, f"not well-formed XML: line {line}: {shown((what or '').strip(), 200)}"
+        ) from error
     except (LookupError, UnicodeError) as error:
         raise _refuse(None, f"the body's encoding cannot be read: {error}") from error
     root: etree._Element = events.root
     return root
 
 
-def _shown(text: object, limit: int = 60) -> str:
+def shown(text: object, limit: int = 60) -> str:
     """Given text from the request, return it short and printable, fit for a message or a log."""
     kept = "".join(c if c.isprintable() else "\ufffd" for c in str(text)[: limit + 1])
     return kept if len(kept) <= limit else kept[:limit] + "…"
@@ -121,7 +129,7 @@ class _Reader:
         if root.tag == "request-data":
             (root,) = self._children(root, "tsm-request")
         if root.tag != "tsm-request":
-            raise _refuse(root, f"the document is a <{_shown(root.tag)}>; expected <tsm-request>")
+            raise _refuse(root, f"the document is a <{shown(root.tag)}>; expected <tsm-request>")
         name, *commands = self._children(
             root, "operation-name", "command-request", repeated="command-request"
         )
@@ -129,7 +137,7 @@ class _Reader:
         if operation != "backup-image":
             raise _refuse(
                 name,
-                f"<operation-name> is {_shown(operation)!r}; this worker knows only 'backup-image'",
+                f"<operation-name> is {shown(operation)!r}; this worker knows only 'backup-image'",
             )
         if len(commands) > MAX_COMMANDS:
             raise _refuse(
@@ -140,6 +148,7 @@ class _Reader:
 
     def _command(self, element: etree._Element) -> Command:
         timeout: int | None = None
+        timeout_line = 0
         options: tuple[Option, ...] = ()
         volumes: tuple[str, ...] = ()
         for child in self._children(
@@ -150,19 +159,19 @@ class _Reader:
             optional=("timeout-secs", "command-options"),
         ):
             if child.tag == "timeout-secs":
-                timeout = self._timeout(child)
+                timeout, timeout_line = self._timeout(child), _line(child)
             elif child.tag == "command-options":
                 options = tuple(self._option(each) for each in self._any_children(child))
             else:
                 volumes = tuple(self._volumes(child))
-        return Command(timeout, options, volumes, _line(element))
+        return Command(timeout, options, volumes, _line(element), timeout_line)
 
     def _timeout(self, element: etree._Element) -> int:
         text = self._text(element)
         if not re.fullmatch("[0-9]{1,18}", text) or int(text) < 1:
             raise _refuse(
                 element,
-                f"<timeout-secs> is {_shown(text)!r}; expected a whole number of seconds, 1 or more",
+                f"<timeout-secs> is {shown(text)!r}; expected a whole number of seconds, 1 or more",
             )
         return int(text)
 
@@ -171,7 +180,7 @@ class _Reader:
         if len(text) > MAX_TEXT:
             raise _refuse(
                 element,
-                f"<{_shown(element.tag)}> holds {len(text)} characters; at most {MAX_TEXT} are accepted",
+                f"<{shown(element.tag)}> holds {len(text)} characters; at most {MAX_TEXT} are accepted",
             )
         return Option(str(element.tag), text or None, _line(element))
 
@@ -207,21 +216,21 @@ class _Reader:
         found = {child.tag for child in children}
         for name in names:
             if name not in optional and name not in found:
-                raise _refuse(element, f"<{_shown(element.tag)}> has no <{name}>")
+                raise _refuse(element, f"<{shown(element.tag)}> has no <{name}>")
         return children
 
     def _unexpected(
         self, child: etree._Element, parent: etree._Element, names: tuple[str, ...], expected: list[str]
     ) -> RequestRefused:
-        tag = _shown(child.tag)
+        tag = shown(child.tag)
         if child.tag not in names:
-            why = f"<{tag}> is unknown in <{_shown(parent.tag)}>; it takes " + ", ".join(
+            why = f"<{tag}> is unknown in <{shown(parent.tag)}>; it takes " + ", ".join(
                 f"<{n}>" for n in names
             )
         elif len(parent.findall(str(child.tag))) > 1 and child.tag not in expected:
-            why = f"<{tag}> stands more than once in <{_shown(parent.tag)}>"
+            why = f"<{tag}> stands more than once in <{shown(parent.tag)}>"
         else:
-            why = f"<{tag}> is out of place in <{_shown(parent.tag)}>; the order is " + ", ".join(
+            why = f"<{tag}> is out of place in <{shown(parent.tag)}>; the order is " + ", ".join(
                 f"<{n}>" for n in names
             )
         return _refuse(child, why)
@@ -231,11 +240,9 @@ class _Reader:
         self._no_attributes(element)
         for text in (element.text, *(child.tail for child in element)):
             if text and text.strip(BLANKS):
-                raise _refuse(
-                    element,
-                    f"text {_shown(text.strip(BLANKS))!r} stands in <{_shown(element.tag)}>, "
-                    "which takes elements only",
-                )
+                # An option written as text may be a secret one.
+                found = "text" if element.tag == "command-options" else f"text {shown(text.strip(BLANKS))!r}"
+                raise _refuse(element, f"{found} stands in <{shown(element.tag)}>, which takes elements only")
         return list(element)
 
     def _text(self, element: etree._Element) -> str:
@@ -244,14 +251,14 @@ class _Reader:
         for child in element:
             raise _refuse(
                 child,
-                f"<{_shown(child.tag)}> stands in <{_shown(element.tag)}>, which takes text only",
+                f"<{shown(child.tag)}> stands in <{shown(element.tag)}>, which takes text only",
             )
         text = (element.text or "").strip(BLANKS)
         for character in text:
             if unicodedata.category(character) == "Cc" and character not in BLANKS:
                 raise _refuse(
                     element,
-                    f"<{_shown(element.tag)}> holds the control character U+{ord(character):04X}",
+                    f"<{shown(element.tag)}> holds the control character U+{ord(character):04X}",
                 )
         return text
 
@@ -259,7 +266,7 @@ class _Reader:
         for name in element.attrib:
             raise _refuse(
                 element,
-                f"<{_shown(element.tag)}> has the attribute {_shown(name)!r}; requests have none",
+                f"<{shown(element.tag)}> has the attribute {shown(name)!r}; requests have none",
             )
 
 
@@ -279,17 +286,26 @@ def _split(text: str, element: etree._Element) -> Iterator[str]:
         if match is None:
             raise _refuse(
                 element,
-                f"<volume-list> has an unpaired double quote near {_shown(text[at:], 30)!r}; "
+                f"<volume-list> has an unpaired double quote near {shown(text[at:], 30)!r}; "
                 'quote a whole volume, as in "/mnt/my disk"',
             )
         volume = match["bare"] if match["quoted"] is None else match["quoted"]
         if not volume.strip(BLANKS):
             raise _refuse(element, "<volume-list> names an empty volume")
-        if volume.startswith("-"):
+        if volume.lstrip(BLANKS).startswith("-"):
             raise _refuse(
-                element, f"the volume {_shown(volume)!r} begins with '-', which dsmc would read as an option"
+                element,
+                f"<volume-list> names {shown(volume)!r}: it begins with '-', which dsmc would read as an option",
             )
         if len(volume) > MAX_TEXT:
-            raise _refuse(element, f"a volume of {len(volume)} characters; at most {MAX_TEXT} are accepted")
+            raise _refuse(
+                element,
+                f"<volume-list> names a volume of {len(volume)} characters; at most {MAX_TEXT} are accepted",
+            )
+        for character in volume:
+            if unicodedata.category(character) in _INVISIBLE:
+                raise _refuse(
+                    element, f"<volume-list> names a volume with the control character U+{ord(character):04X}"
+                )
         yield volume
         at = match.end()

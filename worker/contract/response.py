@@ -86,7 +86,8 @@ def write(response: Response, max_bytes: int, out: IO[bytes]) -> None:
     rest too long, what is optional is left out: first output and warnings, then the volumes' notes and the end
     of long texts.
     """
-    for smaller in (response, _bare(response), _barest(response)):
+    shortest = (_barest(response, longest) for longest in (1000, 100, 0))
+    for smaller in (response, _bare(response), *shortest):
         out.seek(0)
         out.truncate()
         _serialise(smaller, out)
@@ -99,13 +100,13 @@ def _bare(response: Response) -> Response:
     return replace(response, outputs=tuple(outputs))
 
 
-def _barest(response: Response) -> Response:
+def _barest(response: Response, longest: int) -> Response:
     bare, error = _bare(response), response.error
     return replace(
         bare,
         volumes=(),
-        error=error and replace(error, message=error.message[:1000]),
-        outputs=tuple(replace(o, command=o.command[:100]) for o in bare.outputs),
+        error=error and replace(error, message=error.message[: max(longest, 100)]),
+        outputs=tuple(replace(o, command=o.command[:longest]) for o in bare.outputs),
     )
 
 

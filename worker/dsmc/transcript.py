@@ -16,6 +16,7 @@ from worker.dsmc import messages
 MAX_LINE = 1 << 16  # bytes of one line that are kept; the rest of a longer one is dropped
 MAX_CODES = 200
 MAX_WARNINGS = 1000
+MAX_WARNING = 2048
 
 _MARKUP = len('\n     <line index=""></line>')
 _PLAIN = re.compile(rb"[\t\x20-\x7e]*")
@@ -98,13 +99,13 @@ def _lines(path: Path, end: int) -> Iterator[bytes]:
     with path.open("rb", buffering=1 << 18) as file:
         read = 0
         while read < end:
-            raw = file.readline(MAX_LINE)
+            raw = file.readline(min(MAX_LINE, end - read))
             if not raw:
                 return
             read += len(raw)
             part = raw
             while len(part) == MAX_LINE and not part.endswith(b"\n") and read < end:
-                part = file.readline(MAX_LINE)
+                part = file.readline(min(MAX_LINE, end - read))
                 read += len(part)
             line = raw.rstrip(b"\r\n")
             if line and not line.isspace():
@@ -136,6 +137,6 @@ def decode(raw: bytes) -> str:
 def _messages(raw: bytes) -> Iterator[tuple[str, str]]:
     """Yield each message of a line: its code, and its text up to the next code."""
     found = list(messages.CODE.finditer(raw))
-    for match, following in zip(found, [*found[1:], None], strict=True):
+    for match, following in zip(found, [*found[1:], None], strict=False):
         text = raw[match.end() : following.start() if following else None]
-        yield match[1].decode(), decode(text.strip())
+        yield match[1].decode(), decode(text.strip()[:MAX_WARNING])
