@@ -58,6 +58,7 @@ _MIGRATIONS = [
         number INTEGER NOT NULL,     -- from 1
         started_at REAL NOT NULL,
         time_limit REAL NOT NULL,    -- seconds
+        boot TEXT NOT NULL,          -- which boot of the host it was started in
         ended_at REAL,
         elapsed_ms INTEGER,
         exit_code INTEGER,           -- NULL: it left none
@@ -136,6 +137,7 @@ class Attempt:
     number: int
     started_at: float
     time_limit: float
+    boot: str
     elapsed_ms: int | None
     exit_code: int | None
     outcome: Outcome | None
@@ -175,7 +177,7 @@ _JOB = (
     " error_code, reason"
 )
 _ATTEMPT = (
-    "id, command, number, started_at, time_limit, elapsed_ms, exit_code, outcome, error_code, failure_class,"
+    "id, command, number, started_at, time_limit, boot, elapsed_ms, exit_code, outcome, error_code, failure_class,"
     " reason, codes"
 )
 _OUTGOING = "id, job, kind, routing, correlation_id, message_id, headers, body, undeliverable_to"
@@ -324,13 +326,16 @@ class Journal:
     def _runs(self, job_id: int) -> Path:
         return self.state_dir / "runs" / str(job_id)
 
-    def start(self, job: Job, command: int, number: int, time_limit: float) -> Attempt:
-        """Note that an attempt of a command starts now; the job is running. Its first tells a `started` event."""
+    def start(self, job: Job, command: int, number: int, time_limit: float, boot: str) -> Attempt:
+        """Note that an attempt of a command starts now, in this `boot` of the host; the job is running.
+
+        A job's first attempt tells a `started` event.
+        """
         now = time.time()
         with self._transaction() as db:
             attempt_id = db.execute(
-                "INSERT INTO attempt (job, command, number, started_at, time_limit) VALUES (?, ?, ?, ?, ?)",
-                (job.id, command, number, now, time_limit),
+                "INSERT INTO attempt (job, command, number, started_at, time_limit, boot) VALUES (?, ?, ?, ?, ?, ?)",
+                (job.id, command, number, now, time_limit, boot),
             ).lastrowid
             db.execute(
                 "UPDATE job SET state = ?, next_try_at = NULL WHERE id = ?", (JobState.RUNNING, job.id)

@@ -28,7 +28,7 @@ from worker.contract.response import (
     write,
 )
 from worker.dsmc import outcome, program, supervise, transcript
-from worker.dsmc.outcome import Decision
+from worker.dsmc.outcome import Decision, End
 from worker.dsmc.supervise import CannotStart, Control, Run
 from worker.errors import RequestRefused
 from worker.journal import Attempt, Job, Journal, JournalError, Result
@@ -135,7 +135,7 @@ class _Doing:
                     judged = True
                 command = program.find(self._config.dsmc.command)
                 attempt = self._journal.start(
-                    self._job, number, attempt.number + 1 if attempt else 1, step.limit
+                    self._job, number, attempt.number + 1 if attempt else 1, step.limit, supervise.boot()
                 )
                 attempt = self._run(step, attempt, command)
             else:
@@ -174,6 +174,9 @@ class _Doing:
                 return self._watch(run, attempt)
         if self._control.leave.is_set():
             return None
+        if attempt.boot != supervise.boot():
+            # The host went down before the marks of the run were on its disk: it may well have run.
+            return self._end(attempt, outcome.decide(End.LOST, None, ()), 0.0, None)
         self._judge([step])
         return self._run(step, attempt, program.find(self._config.dsmc.command))
 

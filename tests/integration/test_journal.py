@@ -107,7 +107,7 @@ def test_what_the_broker_has_taken_the_ack_of_is_no_longer_what_comes_again(jour
 
 def test_a_finished_job_has_its_response_and_events_in_the_outbox(journal: Journal) -> None:
     job, _ = journal.accept(Message(b"body", "id-1", None, "replies"))
-    attempt = journal.start(job, 0, 1, 60)
+    attempt = journal.start(job, 0, 1, 60, "this boot")
     assert journal.job(job.id).state is JobState.RUNNING
     ended = journal.end(
         attempt,
@@ -138,7 +138,7 @@ def test_old_answered_jobs_are_forgotten_with_their_transcripts_and_others_kept(
     answered, _ = journal.accept(Message(b"body", "answered"))
     untold, _ = journal.accept(Message(b"body", "untold"))
     for job in (answered, untold):
-        directory = journal.run_directory(job.id, journal.start(job, 0, 1, 60))
+        directory = journal.run_directory(job.id, journal.start(job, 0, 1, 60, "this boot"))
         directory.mkdir(parents=True)
         journal.finish(job, result())
     for row in journal.outbox(100):

@@ -78,7 +78,7 @@ class JournalStates(RuleBasedStateMachine):
         known = self.model.get(name)
         if known and known.outcome is None and not known.running:
             known.attempts += 1
-            attempt = self.journal.start(self.journal.job(known.id), 0, known.attempts, 60)
+            attempt = self.journal.start(self.journal.job(known.id), 0, known.attempts, 60, "this boot")
             assert attempt.number == known.attempts
             known.state, known.running = JobState.RUNNING, True
             known.others += known.attempts == 1

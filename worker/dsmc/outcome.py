@@ -61,7 +61,7 @@ def decide(
     """Given how a run ended and the codes it printed, return what it meant.
 
     `exit_code` counts where the run exited by itself: 0 to 255, as a shell gives it (128 + n: ended by signal
-    n). `overrides` (code to class) takes precedence over the table of messages.
+    n), and on Windows any 32 bits. `overrides` (code to class) takes precedence over the table of messages.
     """
     if end is not End.EXITED or exit_code is None:
         return _ENDED[End.LOST if end is End.EXITED else end]
@@ -96,6 +96,8 @@ def classify(codes: Sequence[str], overrides: Mapping[str, FailureClass]) -> tup
 
 
 def _exit_in_words(exit_code: int) -> str:
+    if exit_code >= 0xC0000000:  # noqa: PLR2004 -- an NTSTATUS of severity "error" ([MS-ERREF], section 2.3)
+        return f"crashed with {exit_code:#010X}"
     if exit_code > 128:  # noqa: PLR2004 -- the shell's way to tell a signal
         try:
             return f"was ended by {Signals(exit_code - 128).name}"

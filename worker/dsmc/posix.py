@@ -76,8 +76,13 @@ class Run:
         if not started:
             return None
         boot, stat = started.split(" ", 1)
-        run._pid, run._started_at = _identity(stat) if boot == _boot() else (0, 0.0)
+        run._pid, run._started_at = _identity(stat) if boot == cls.boot() else (0, 0.0)
         return run
+
+    @staticmethod
+    def boot() -> str:
+        """Return the identity of this boot, as the kernel gives it (random(4))."""
+        return _read(Path("/proc/sys/kernel/random/boot_id")).strip()
 
     def wait(self, limit: float, grace: float, control: Control) -> Ending | None:
         """Wait until the run is over, and end it when `limit` seconds since its start have passed.
@@ -190,10 +195,6 @@ class Run:
 
 def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _boot() -> str:
-    return _read(Path("/proc/sys/kernel/random/boot_id")).strip()
 
 
 def _read(path: Path) -> str:

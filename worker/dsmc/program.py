@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 
 from worker.errors import TsmWorkerError
@@ -23,6 +24,11 @@ def find(command: Sequence[str]) -> list[str]:
         raise DsmcNotFound(
             f"dsmc is not there or not executable: tried {tried}; install the Storage Protect client, "
             "or set dsmc.command in the configuration"
+        )
+    if sys.platform == "win32" and path.lower().endswith((".bat", ".cmd")):
+        # Whoever starts one starts cmd.exe, to which `&` in an argument is another command.
+        raise DsmcNotFound(
+            f"{path} is a batch file, and arguments would be commands in it; name dsmc.exe itself"
         )
     return [path, *arguments]
 

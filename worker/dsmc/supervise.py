@@ -25,7 +25,11 @@ class CannotStart(TsmWorkerError):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended: `exit_code` 0 to 255 (128 + n: by signal n), None where it left none; time in seconds."""
+    """How a run ended; time in seconds.
+
+    `exit_code` is 0 to 255 (128 + n: by signal n), on Windows any 32 bits (0xC0000000 and more: a crash), None
+    where it left none.
+    """
 
     end: End
     exit_code: int | None
@@ -69,13 +73,20 @@ def find(directory: Path, control: Control) -> Run | None:
     return _platform().find(directory, control)
 
 
+def boot() -> str:
+    """Return the identity of this boot of the host: no run of another one lives."""
+    return _platform().boot()
+
+
 def environment() -> dict[str, str]:
     """Return the variables a run gets: this process's own, `DSM_*` among them, but none of the worker's."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
 
 
 class _Platform(Protocol):
-    """What each platform's module has: a class `Run` with these."""
+    """What the class `Run` of each platform's module has."""
+
+    def boot(self) -> str: ...
 
     def start(self, directory: Path, argv: Sequence[str]) -> Run: ...
 

@@ -22,3 +22,8 @@ read -r uptime _ </proc/uptime
 until echo "$status $uptime" >"$run/exit.new" && mv -f "$run/exit.new" "$run/exit"; do
   sleep 1 && [ -d "$run" ] || exit 1
 done
+# The worker that started this is about to put the status into its journal. If it is gone (another process is the
+# parent now), the status has to outlive a power cut by itself until the next worker comes.
+read -r stat <"/proc/$$/stat"
+stat=${stat##*) ? }
+[ "${stat%% *}" = "$PPID" ] || sync "$run/exit" "$run"
