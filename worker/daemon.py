@@ -12,9 +12,10 @@ from types import FrameType
 import msgspec
 import structlog
 
-from worker import __version__
+from worker import __version__, signals
 from worker.broker.link import Link
 from worker.config import Config, ConfigError
+from worker.dsmc import supervise
 from worker.dsmc.supervise import Control
 from worker.journal import Journal
 from worker.log import configure as configure_log
@@ -72,18 +73,18 @@ class Daemon:
         metrics.serve(self._config.metrics.listen, self._journal, lambda: self._link.connected)
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then stop; SIGHUP reads the configuration again.
+        """Serve until SIGTERM or SIGINT (Windows: Ctrl-C or Ctrl-Break), then stop; SIGHUP reads the configuration again.
 
         The stop order: take nothing new; give dsmc `drain` seconds; leave what still runs to its supervisors;
         publish what is ready; disconnect; close the journal.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        signals.on_stop(self._on_stop)
         if sys.platform != "win32":
             signal.signal(signal.SIGHUP, self._on_hangup)
         log.info(
             "worker starts", version=__version__, host=self._config.host, state_dir=self._config.state_dir
         )
+        supervise.prepare()
         notify("READY=1\nSTATUS=Looking for the broker")
         self._slots.tend()  # what an earlier worker left comes before anything new
         self._link.start()
@@ -127,7 +128,7 @@ class Daemon:
         self._hangup.set()
         self._turn.set()
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_stop(self) -> None:
         self._stop.set()
         self._turn.set()
 
@@ -139,7 +140,7 @@ class Daemon:
 def notify(state: str) -> None:
     """Tell systemd, where it has asked to be told (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET")
-    if address:
+    if address and sys.platform != "win32":
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.connect("\0" + address[1:] if address.startswith("@") else address)
             channel.sendall(state.encode())

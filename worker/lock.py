@@ -5,31 +5,40 @@ import sys
 from pathlib import Path
 
 if sys.platform == "win32":
+    import _winapi
     import msvcrt
 
-    def _lock(descriptor: int) -> None:
+    _SHARE_READ, _OPEN_ALWAYS = 1, 4
+    _SHARING_VIOLATION = 32
+
+    def _locked(path: Path) -> int:
+        # Nobody else may open it to write for as long as this, or a child's copy of it, is open.
+        access = _winapi.GENERIC_READ | _winapi.GENERIC_WRITE
         try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError(*error.args) from error
+            handle = _winapi.CreateFile(str(path), access, _SHARE_READ, 0, _OPEN_ALWAYS, 0, 0)
+        except OSError as error:
+            if error.winerror == _SHARING_VIOLATION:
+                raise BlockingIOError(*error.args) from error
+            raise
+        return msvcrt.open_osfhandle(handle, os.O_RDWR)
 
 else:
     import fcntl
 
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _locked(path: Path) -> int:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
 
 def take(path: Path) -> int:
     """Lock a file, making it where missing; return the descriptor, which holds the lock until it is closed.
 
-    A child process that inherits the descriptor goes on holding it (POSIX). Raise BlockingIOError if somebody
-    else holds it, OSError if the file cannot be opened.
+    A child process that inherits the descriptor goes on holding it. Raise BlockingIOError if somebody else
+    holds it, OSError if the file cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _lock(descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return _locked(path)

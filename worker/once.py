@@ -1,11 +1,11 @@
 """One request done here and now: the daemon's own work on a journal that is thrown away after."""
 
-import signal
 import tempfile
 from pathlib import Path
 
 import msgspec
 
+from worker import signals
 from worker.config import Config, Retry
 from worker.dsmc.supervise import Control
 from worker.journal import Journal, Message
@@ -17,11 +17,10 @@ from worker.work import Work
 def execute(body: bytes, config: Config, volumes: Volumes) -> tuple[Outcome, bytes]:
     """Given a request's body, do it in this thread, each command once; return outcome and response.
 
-    SIGINT and SIGTERM end the dsmc that runs; the outcome is then `cancelled`.
+    SIGINT and SIGTERM (on Windows Ctrl-C and Ctrl-Break) end the dsmc that runs; the outcome is then `cancelled`.
     """
     control = Control()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: control.cancel.set())
+    signals.on_stop(control.cancel.set)
     once = msgspec.structs.replace(config, retry=Retry(attempts=1, classes=config.retry.classes))
     with tempfile.TemporaryDirectory(prefix="tsm-worker-") as directory:
         journal = Journal(Path(directory), config.host)

@@ -48,7 +48,20 @@ def test_a_killed_dsmc_is_a_failure_that_is_told(host: Host, scheduler: Requeste
     assert answer.text("commands-output/command-output/metadata/exit-code") == str(128 + signal.SIGKILL)
 
 
-def test_a_killed_supervisor_means_another_try_and_never_two_at_once(
+def test_a_killed_supervisor_leaves_its_dsmc_to_the_worker(host: Host, scheduler: Requester) -> None:
+    host.plan({"seconds": 4, "messages": ["ANS1809W"]})
+    host.start()
+    scheduler.ask(request("/dev/stand-in/a"))
+    wait_until(host.runs, what="the run")
+    (started,) = host.state.glob("runs/*/*/started")
+    os.kill(int(started.read_text().split()[1]), signal.SIGKILL)
+    answer = scheduler.answer()
+    assert (answer.headers["tsm-outcome"], answer.headers["tsm-attempts"]) == ("completed-with-warnings", 1)
+    assert int(answer.text("commands-output/command-output/metadata/execution-milliseconds") or 0) >= 4_000
+    assert [run["exit"] for run in host.runs()] == [8]
+
+
+def test_a_run_whose_worker_and_supervisor_are_killed_is_tried_again_and_never_two_at_once(
     make_host: MakeHost, vhost: Vhost, scheduler: Requester
 ) -> None:
     host = make_host(vhost.url, retry={"first_delay": "100ms"})
@@ -56,8 +69,10 @@ def test_a_killed_supervisor_means_another_try_and_never_two_at_once(
     host.start()
     scheduler.ask(request("/dev/stand-in/a"))
     wait_until(host.runs, what="the run")
+    host.stop(signal.SIGKILL)
     (started,) = host.state.glob("runs/*/*/started")
     os.kill(int(started.read_text().split()[1]), signal.SIGKILL)
+    host.start()
     answer = scheduler.answer()
     assert (answer.headers["tsm-outcome"], answer.headers["tsm-attempts"]) == ("completed", 2)
     assert [run["exit"] for run in host.runs()] == [None, 0]

@@ -26,7 +26,7 @@ behaviour stands in place of the default, it is not merged with it. Keys of a be
     lines        this many numbered lines of output, each `line_length` characters long if that is given
     bytes        hex digits, or a list of them: bytes printed raw, each as a line
     stderr       lines for stderr
-    ignore_term  true: SIGTERM does nothing (on Windows, where that cannot be refused, Ctrl-Break)
+    ignore_term  true: SIGTERM does nothing (on Windows, where that cannot be refused, Ctrl-C and Ctrl-Break)
     orphan       seconds: a child in the same process group holds stdout, until so long after this process has gone
     crash        "SIGSEGV" or another signal: ends itself by it once its messages are out
     transcript   file printed as it is (but for lines that begin `# source:`) in place of all dsmc would say
@@ -437,7 +437,11 @@ def _get_ready(behaviour: Behaviour, *keep_from_child: int) -> int | None:
     if behaviour.get("ignore_term"):
         import signal
 
-        signal.signal(getattr(signal, "SIGBREAK", signal.SIGTERM), signal.SIG_IGN)
+        if sys.platform == "win32":
+            signal.signal(signal.SIGBREAK, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        else:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "orphan" in behaviour:
         return _fork_orphan(float(behaviour["orphan"]), keep_from_child)
     return None

@@ -11,10 +11,11 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from worker import lock
+from worker.dsmc import orphans
 from worker.dsmc.outcome import End
 from worker.dsmc.supervise import CannotStart, Control, Ending, environment
 
@@ -22,6 +23,7 @@ _SCRIPT = Path(__file__).with_name("supervisor.sh")
 _TICK = 0.5  # seconds between looks at what the worker wants, while a run is on
 _SETTLING = 5.0  # seconds that killed processes get to disappear
 _MARK = "TSM_WORKER_RUN"  # in the environment of all that belongs to a run: the run's directory
+_waited_for: set[int] = set()  # the process groups of runs that this worker waits for
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -34,6 +36,7 @@ class Run:
         self._popen: subprocess.Popen[bytes] | None = None
         self._pid = 0
         self._started_at = 0.0
+        self._seen = ""  # the end, where this worker saw it and the supervisor did not
 
     @classmethod
     def start(cls, directory: Path, argv: Sequence[str]) -> "Run":
@@ -91,19 +94,49 @@ class Run:
         on, when `control.leave` is set first.
         """
         deadline = self._started_at + limit
+        _waited_for.add(self._pid)
+        try:
+            with contextlib.closing(self._watches()) as watches:
+                for over in watches:
+                    while not over(min(_TICK, max(0.0, deadline - _now()))):
+                        if control.cancel.is_set():
+                            return self._stopped(grace, End.CANCELLED)
+                        if _now() >= deadline:
+                            return self._stopped(grace, End.TIMED_OUT)
+                        if control.leave.is_set():
+                            return None
+            return self._ended(limit)
+        finally:
+            _waited_for.discard(self._pid)
+            orphans.bury(_waited_for)
+
+    def _watches(self) -> Generator[Callable[[float], bool], None, None]:
+        """Yield what to wait for, one after the other: the supervisor, and if it was killed what it ran."""
         with self._watch() as over:
-            while not over(min(_TICK, max(0.0, deadline - _now()))):
-                if control.cancel.is_set():
-                    return self._stopped(grace, End.CANCELLED)
-                if _now() >= deadline:
-                    return self._stopped(grace, End.TIMED_OUT)
-                if control.leave.is_set():
-                    return None
-        return self._ended(limit)
+            yield over
+        if self._popen is None or self._written():  # only what this process started can become its own
+            return
+        if (orphan := orphans.first_of(self._pid)) is not None:
+            yield lambda seconds: self._orphan_over(orphan, seconds)
+
+    def _orphan_over(self, pid: int, seconds: float) -> bool:
+        status = orphans.status(pid)
+        if status is None:
+            time.sleep(min(seconds, 0.1))
+            return False
+        self._seen = f"{status} {_now()}\n"
+        return True
+
+    def _written(self) -> str:
+        """Return what is known of the end: exit status and time of the boot clock, as the supervisor writes it.
+
+        A supervisor that is gone may have been killed just before it gave the file its name.
+        """
+        return self._seen or _read(self.directory / "exit") or _read(self.directory / "exit.new")
 
     def _ended(self, limit: float) -> Ending:
         elapsed = _now() - self._started_at
-        written = _read(self.directory / "exit")
+        written = self._written()
         if not written:
             # The supervisor is gone but what it ran may not be, and nobody would ever learn how that ends.
             self._end_group(0.0)

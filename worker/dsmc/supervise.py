@@ -73,6 +73,14 @@ def find(directory: Path, control: Control) -> Run | None:
     return _platform().find(directory, control)
 
 
+def prepare() -> None:
+    """Make this process one that runs survive best: call once, before the first."""
+    if sys.platform == "linux":
+        from worker.dsmc import orphans  # noqa: PLC0415
+
+        orphans.adopt()
+
+
 def boot() -> str:
     """Return the identity of this boot of the host: no run of another one lives."""
     return _platform().boot()
