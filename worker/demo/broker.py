@@ -224,7 +224,7 @@ class Broker(ABC):
         except OSError as error:
             return f"(no log: {error})"
         # After its own last word on why it does not start come a hundred lines of Erlang.
-        end = lines.index("BOOT FAILED") if "BOOT FAILED" in lines else len(lines)
+        end = lines.index("BOOT FAILED") + 3 if "BOOT FAILED" in lines else len(lines)
         return "\n".join(lines[max(0, end - _LOG_LINES) : end])
 
 
@@ -346,6 +346,7 @@ class PrivateNode(Broker):
         self._directory.mkdir(parents=True, exist_ok=True)
         self._guard = _Guard(_GUARD_NODE, "" if self._given else str(self._directory))
         self._write("rabbitmq.conf", self._settings())
+        self._write("inetrc", '{lookup, [file, native]}.\n{host, {127,0,0,1}, ["localhost"]}.\n')
         self._write("advanced.config", self._advanced + "\n")
         self._write("enabled_plugins", "[rabbitmq_management].\n")
         self._epmd = self._popen(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"])
@@ -436,6 +437,9 @@ management.tcp.port = {self.management_port}
             "LANG": "C.UTF-8",
             "HOME": str(home),  # Erlang keeps its cookie there, so that no other node is let in
             "ERL_CRASH_DUMP_BYTES": "0",
+            "ERL_INETRC": str(
+                home / "inetrc"
+            ),  # a bare container may have no /etc/hosts that tells of localhost
             "ERL_EPMD_ADDRESS": self.host,
             "ERL_EPMD_PORT": str(self._epmd_port),
             "RABBITMQ_NODENAME": f"tsm-worker-{self.port}@localhost",
