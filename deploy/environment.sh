@@ -71,6 +71,12 @@ enabled_units() {
     find /etc/systemd/system -type l -path '*.wants/*.*' 2>/dev/null | sort | tr '\n' ' '
 }
 
+# Where this machine's own packages come from; on Ubuntu nothing, and debootstrap knows its default.
+debian_mirror() {
+    # shellcheck disable=SC2016 # apt-get's own placeholder
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1
+}
+
 # python3 itself if it is new enough, else one with a number to its name.
 find_python() {
     for python in "${PYTHON:-python3}" python3 python3.14 python3.13 python3.12 python3.11; do

@@ -20,14 +20,6 @@ first_modules='virtio_pci virtio_blk'
 
 pinned() { sed '/^# The tests need on top:/,$d' deploy/requirements.lock; }
 
-# Where this machine's own packages come from; on Ubuntu the mirror that everybody can reach.
-debian_mirror() {
-    # shellcheck disable=SC2016 # apt-get's own placeholder
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
-        head -n 1)
-    echo "${mirror:-http://deb.debian.org/debian}"
-}
-
 bring_tools() {
     missing=
     command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"

@@ -82,12 +82,6 @@ make_rabbitmq_4() {
     exec 7>&-
 }
 
-# Where this machine's own packages come from; on Ubuntu nothing, and debootstrap knows its default.
-debian_mirror() {
-    # shellcheck disable=SC2016 # apt-get's own placeholder
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1
-}
-
 # The daemon that answers, else one of our own beside whatever is on the machine: own socket, own directories, no
 # change to the firewall. Clones share it: each holds the lock `users` as a reader, and the last one stops it. Who
 # starts or stops it holds the lock `turn`.
