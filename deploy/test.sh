@@ -14,7 +14,7 @@ set -eu
 if [ "${1:-}" != --all ]; then
     need_python tests
     need_broker "${TSM_WORKER_TEST_BROKER:-auto}"
-    exec .venv/bin/python -m pytest -m "not slow" "$@"
+    exec .venv/bin/python -m pytest -m "not slow and not long" "$@"
 fi
 shift
 
@@ -180,7 +180,7 @@ done
 export TSM_WORKER_TEST_ALL=1
 failed=0
 run_tests private "$@" || failed=1
-run_tests docker -m "not slow" "$@" || failed=1
+run_tests docker -m "not slow" --ignore tests/unit "$@" || failed=1
 echo
 cat "$scratch/closing"
 [ "$failed" = 0 ]

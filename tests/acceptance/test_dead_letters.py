@@ -152,6 +152,7 @@ def test_what_expires_on_the_broker_is_dead_lettered_by_it(host: Host, scheduler
     assert letter.headers["x-first-death-queue"] == "tsm.host.web01"
 
 
+@pytest.mark.long
 def test_a_reply_too_large_for_the_broker_is_shortened(private_broker: Any, make_host: MakeHost) -> None:
     broker = private_broker("max_message_size = 100000\n")
     host = make_host(broker.url)

@@ -22,25 +22,26 @@ def connections(broker: Broker) -> list[str]:
     return [c["name"] for c in found if c["client_properties"].get("product") == "tsm-worker"]
 
 
+@pytest.mark.long
 def test_a_run_longer_than_heartbeats_and_ack_time_out_is_answered_once_on_the_same_connection(
     private_broker: Any, make_host: MakeHost
 ) -> None:
     broker = private_broker(advanced="[{rabbit,[{consumer_timeout,3000},{channel_tick_interval,1000}]}].")
     host = make_host(broker.url, broker={"heartbeat": 3})
-    host.plan({"seconds": 0}, long={"seconds": 12})
+    host.plan({"seconds": 0}, long={"seconds": 30})
     host.start()
     with requester(broker.url) as scheduler:
         before = wait_until(lambda: connections(broker), what="the worker's connection")
         scheduler.ask(request("/dev/stand-in/long"))
-        for _ in range(3):
+        for _ in range(5):
             scheduler.ask(request("/dev/stand-in/a"))
-        answers = [scheduler.answer(40) for _ in range(4)]
-        assert [answer.headers["tsm-outcome"] for answer in answers] == ["completed"] * 4
+        answers = [scheduler.answer(60) for _ in range(6)]
+        assert [answer.headers["tsm-outcome"] for answer in answers] == ["completed"] * 6
         assert (
             int(answers[0].text("commands-output/command-output/metadata/execution-milliseconds") or 0)
-            >= 12_000
+            >= 30_000
         )
-        assert len(host.runs()) == 4
+        assert len(host.runs()) == 6
         assert connections(broker) == before
         assert scheduler.silent()
     assert host.said("connection lost") == 0
@@ -143,6 +144,7 @@ def test_sigterm_lets_a_short_run_end_and_publishes_its_answer(host: Host, sched
     assert scheduler.answer(1).headers["tsm-outcome"] == "completed"
 
 
+@pytest.mark.long
 def test_sigterm_takes_nothing_new(host: Host, scheduler: Requester) -> None:
     host.plan({"seconds": 2})
     host.start()
@@ -176,6 +178,7 @@ def test_a_run_outlives_its_worker_and_the_next_one_answers_for_it(
     assert scheduler.silent()
 
 
+@pytest.mark.long
 def test_a_job_ends_while_the_broker_is_away_and_is_answered_after(
     private_broker: Any, make_host: MakeHost
 ) -> None:
@@ -200,6 +203,7 @@ def test_a_job_ends_while_the_broker_is_away_and_is_answered_after(
     assert len(host.runs()) == 1
 
 
+@pytest.mark.long
 def test_a_worker_started_before_its_broker_answers_once_there_is_one(
     private_broker: Any, make_host: MakeHost
 ) -> None:

@@ -14,6 +14,8 @@ from hosts import Host, MakeHost, Requester, elapsed, group_is_gone, request
 
 from worker.broker import topology
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_worker_killed_anywhere_runs_once_and_answers(

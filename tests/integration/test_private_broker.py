@@ -12,6 +12,8 @@ from brokers import PrivateBroker, Vhost, lacks, wait_until
 
 from worker.demo.broker import BrokerError, PrivateNode, choose
 
+pytestmark = pytest.mark.long
+
 QUORUM = {"x-queue-type": "quorum"}
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 
