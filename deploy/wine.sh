@@ -58,7 +58,7 @@ command -v wine >/dev/null || {
     is_root_on_debian || die "Wine is missing; as root: apt-get install wine wine64"
     need_packages wine wine64
 }
-if [ -z "${PYTHON:-}" ]; then
+if [ -z "${PYTHON:-}" ] || ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
     need_python tests
     PYTHON=.venv/bin/python
 fi

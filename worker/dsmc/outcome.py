@@ -97,7 +97,7 @@ def classify(codes: Sequence[str], overrides: Mapping[str, FailureClass]) -> tup
 
 def _exit_in_words(exit_code: int) -> str:
     if exit_code >= 0xC0000000:  # noqa: PLR2004 -- an NTSTATUS of severity "error" ([MS-ERREF], section 2.3)
-        return f"crashed with {exit_code:#010X}"
+        return f"crashed with 0x{exit_code:08X}"
     if exit_code > 128:  # noqa: PLR2004 -- the shell's way to tell a signal
         try:
             return f"was ended by {Signals(exit_code - 128).name}"
