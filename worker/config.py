@@ -75,6 +75,7 @@ class Allow(_Table, frozen=True):
     options: tuple[str, ...] = ("*",)
     volumes: tuple[str, ...] = ("*",)
     snapshot_commands: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 class Dsmc(_Table, frozen=True):

@@ -59,7 +59,7 @@ def _step(command: request.Command, platform: Platform, settings: Dsmc) -> Step:
             f"line {command.timeout_line}: <timeout-secs> is {command.timeout}; this host's dsmc.max_timeout is "
             f"{settings.max_timeout:.0f} seconds",
         )
-    allow = options.Allow(settings.allow.options, settings.allow.snapshot_commands)
+    allow = options.Allow(settings.allow.options, settings.allow.snapshot_commands, settings.allow.unchecked)
     arguments = options.check(command.options, platform, allow)
     return Step(
         tuple(program.backup_image(arguments, command.volumes)),

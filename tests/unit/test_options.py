@@ -396,3 +396,14 @@ def test_an_argument_is_always_an_allowed_option_and_carries_the_given_value(
         assert full_name(name) in {n for n in usable for p in patterns if fnmatch(n, p.lower())}
         assert carried == (value or "")
         assert not carried.startswith("-")
+
+
+def test_an_unchecked_option_may_have_any_harmless_value_on_any_platform() -> None:
+    allow = Allow(unchecked=("snapshotfsidle*", "mode"))
+    given = [Option("snapshotfsidlewait", "2 fortnights", 1), Option("mode", "backwards", 2)]
+    assert check(given, Platform.LINUX, allow) == ("-snapshotfsidlewait=2 fortnights", "-mode=backwards")
+    for hostile in ("-quiet", "a\nb", ""):
+        with pytest.raises(RequestRefused):
+            check([Option("mode", hostile, 1)], Platform.LINUX, allow)
+    with pytest.raises(RequestRefused):
+        check([Option("password", "x", 1)], Platform.LINUX, Allow(unchecked=("*",)))

@@ -29,12 +29,14 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode: control, form
 class Allow:
     """What the host's configuration allows (`[dsmc.allow]`).
 
-    `options` are fnmatch patterns on an option's full name, case ignored. `snapshot_commands` are the only
-    texts, compared exactly, that presnapshotcmd and postsnapshotcmd may carry.
+    `options` are fnmatch patterns on an option's full name, case ignored; those that match `unchecked` may have
+    any harmless value on any platform, where this table's facts are older than the host's dsmc.
+    `snapshot_commands` are the only texts, compared exactly, that presnapshotcmd and postsnapshotcmd may carry.
     """
 
     options: tuple[str, ...] = ("*",)
     snapshot_commands: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +248,9 @@ def check(options: Sequence[Option], platform: Platform, allow: Allow) -> tuple[
                 "legal is each option once; remove one of the two",
             )
         _check_allowed(option, row, platform, allow)
-        _check_value(option, row, row.legal[platform])
-        if row.legal[platform] is COMMAND and option.value not in allow.snapshot_commands:
+        values = row.legal.get(platform) or next(iter(row.legal.values()))
+        _check_value(option, row, values, checked=not _matches(row, allow.unchecked))
+        if values is COMMAND and option.value not in allow.snapshot_commands:
             raise _not_allowed(
                 option,
                 f"has the command {_shown(option.value)}, which this host does not list",
@@ -308,14 +311,14 @@ def _find(option: Option) -> Row:
 
 def _check_allowed(option: Option, row: Row, platform: Platform, allow: Allow) -> None:
     """Raise RequestRefused unless the platform has the option and the host's configuration allows it."""
-    if platform not in row.legal:
+    if platform not in row.legal and not _matches(row, allow.unchecked):
         legal = " and ".join(row.legal)
         raise _not_allowed(
             option,
             f"({row.name}) does not exist on {platform}; found {_shown(option.value)}",
             f"legal only on {legal}; remove it, or send the request to a host that runs {legal}",
         )
-    if not any(fnmatchcase(row.name, pattern.lower()) for pattern in allow.options):
+    if not _matches(row, allow.options):
         raise _not_allowed(
             option,
             f"({row.name}) is not among the options this host allows; found {_shown(option.value)}",
@@ -323,8 +326,12 @@ def _check_allowed(option: Option, row: Row, platform: Platform, allow: Allow) -
         )
 
 
-def _check_value(option: Option, row: Row, values: Values) -> None:
-    """Raise RequestRefused unless the value is there, harmless as an argument and legal for the option."""
+def _matches(row: Row, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(row.name, pattern.lower()) for pattern in patterns)
+
+
+def _check_value(option: Option, row: Row, values: Values, *, checked: bool) -> None:
+    """Raise RequestRefused unless the value is there, harmless as an argument and, if `checked`, legal."""
     value, fix = option.value, f"legal is {values.legal}; correct the value"
     if values is FLAG:
         if value:
@@ -345,7 +352,7 @@ def _check_value(option: Option, row: Row, values: Values) -> None:
         raise _bad(option, f"has the control character U+{ord(hidden):04X} in its value {_shown(value)}", fix)
     if value.startswith("-"):
         raise _bad(option, f"has the value {_shown(value)}, which dsmc could take for an option", fix)
-    if not values.accepts(value):
+    if checked and not values.accepts(value):
         if isinstance(values, Shape) and value.upper() in values.formats:
             fix = f"legal is {values.legal}; write {values.formats.index(value.upper())} in its place"
         raise _bad(option, f"({row.name}) has the value {_shown(value)}", fix)
