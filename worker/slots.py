@@ -27,6 +27,9 @@ class Slots:
         self._on_change = on_change
         self._changed = threading.Condition()
         self._running: set[int] = set()
+        self._due: dict[
+            tuple[int, float], float
+        ] = {}  # when a waiting job is due, by a clock that nobody sets
         self._closed = False
 
     @property
@@ -54,12 +57,17 @@ class Slots:
             for job_id, state, next_try_at in self._journal.open_jobs():
                 if self._closed or job_id in self._running:
                     continue
-                left = (next_try_at or 0.0) - time.time() if state is JobState.WAITING else 0.0
+                left = self._left(job_id, next_try_at) if next_try_at is not None else 0.0
                 if left > 0:
                     due_in = left if due_in is None else min(due_in, left)
                 elif state is JobState.RUNNING or self.free:
                     self._launch(job_id)
         return due_in
+
+    def _left(self, job_id: int, next_try_at: float) -> float:
+        """Return the seconds until a waiting job is due; setting the clock back makes it wait no longer."""
+        now = time.monotonic()
+        return self._due.setdefault((job_id, next_try_at), now + next_try_at - time.time()) - now
 
     def close(self, patience: float) -> bool:
         """Start nothing any more; wait up to `patience` seconds for what runs. Return whether all of it is over."""
@@ -68,6 +76,7 @@ class Slots:
             return self._changed.wait_for(lambda: not self._running, patience)
 
     def _launch(self, job_id: int) -> None:
+        self._due = {key: due for key, due in self._due.items() if key[0] != job_id}
         self._running.add(job_id)
         threading.Thread(target=self._run, args=(job_id,), name=f"job-{job_id}", daemon=True).start()
 

@@ -80,7 +80,9 @@ label: dos
 ,32M,83
 ,32M,82
 END
-kpartx -a /dev/mapper/mpatha
+# The name that udev gives too, whichever of the two comes first.
+udevadm settle
+kpartx -a -p -part /dev/mapper/mpatha
 udevadm settle
 mkfs.ext4 -q /dev/mapper/mpatha-part1
 echo 0 2048 linear /dev/vdc4 0 | dmsetup create stranger
