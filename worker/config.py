@@ -220,8 +220,8 @@ def parse(text: str, file: str = "worker.toml") -> Config:
 def broker_url(config: Config) -> str:
     """Return the broker's address with the password in it, wherever the password is kept.
 
-    The order: `broker.password_file`, systemd's credential `broker-password`, the url itself. Raise
-    ConfigError if there is no address, or the password's file cannot be read.
+    The order: an overriding url's own, which is another account's; `broker.password_file`; systemd's
+    credential `broker-password`; the url. Raise ConfigError if there is no address, or the password's file cannot be read.
     """
     url = config.broker.url
     if url is None:
@@ -229,6 +229,8 @@ def broker_url(config: Config) -> str:
             'broker.url is missing: set url = "amqps://HOST-ACCOUNT@BROKER/VHOST" under [broker], '
             "or the environment variable TSM_WORKER_BROKER_URL"
         )
+    if url == os.environ.get("TSM_WORKER_BROKER_URL") and urlsplit(url).password:
+        return url
     file = config.broker.password_file
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     if file is None and credentials and Path(credentials, "broker-password").exists():

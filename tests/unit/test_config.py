@@ -444,3 +444,15 @@ def test_a_bad_configuration_ends_a_command_with_78_and_one_line(file: Path, com
     (line,) = done.stderr.splitlines()
     assert "worker.toml" in line
     assert re.search(r"line \d", line)
+
+
+def test_a_password_in_the_overriding_url_is_that_account_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broker-password").write_text("the host's\n", encoding="utf-8")
+    (tmp_path / "worker.toml").write_text(f"[broker]\npassword_file = '{tmp_path / 'broker-password'}'\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("TSM_WORKER_BROKER_URL", "amqp://night:its-own@rabbit/x")
+    assert broker_url(load(str(tmp_path / "worker.toml"))) == "amqp://night:its-own@rabbit/x"
+    monkeypatch.setenv("TSM_WORKER_BROKER_URL", "amqp://night@rabbit/x")
+    assert broker_url(load(str(tmp_path / "worker.toml"))) == "amqp://night:the%20host%27s@rabbit/x"

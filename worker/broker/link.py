@@ -26,6 +26,7 @@ from worker.broker import topology
 from worker.broker.connection import BrokerUnreachable, explain, parameters
 from worker.broker.intake import Intake, Slots
 from worker.broker.outbox import Outbox
+from worker.broker.presence import Presence
 from worker.config import Config
 from worker.journal import Journal
 
@@ -161,6 +162,7 @@ class _Session:
         self._user = parameters.credentials.username
         self._outbox: Outbox | None = None
         self._intake: Intake | None = None
+        self._presence: Presence | None = None
         self.ready = False
         self._finishing = False
         self._taking = True
@@ -194,6 +196,8 @@ class _Session:
     def publish(self) -> None:
         if self._outbox is not None:
             self._outbox.flush()
+        if self._presence is not None:
+            self._presence.changed()  # whatever is published, something has happened to a job
 
     def slot_freed(self) -> None:
         if self._intake is not None:
@@ -220,6 +224,8 @@ class _Session:
 
     def _close(self) -> None:
         if self._connection.is_open:
+            if self._presence is not None:
+                self._presence.leave()
             self._connection.close()
         elif not self._connection.is_closing:
             self._connection.ioloop.stop()
@@ -264,6 +270,7 @@ class _Session:
     def _on_consuming(self) -> None:
         if not self.ready:
             self.ready = True
+            self._presence = Presence(self._connection, self._config, self._journal, user=self._user)
             log.info("broker connected", host=self._config.host)
             self._on_ready()
             self.publish()

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pika
+import structlog
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
 from worker.broker.connection import BrokerUnreachable, explain
+
+log = structlog.get_logger()
 
 REQUESTS = "tsm.requests"
 RESPONSES = "tsm.responses"
@@ -19,8 +22,16 @@ EVENTS = "tsm.events"
 DEAD = "tsm.dead"
 RESPONSES_QUEUE = "tsm.responses"
 DEAD_QUEUE = "tsm.dead-letters"
+PRESENCE_QUEUE = "tsm.presence"
 
-_NOT_FOUND = 404
+_PRESENCE = {
+    "x-queue-type": "stream",
+    "x-max-age": "1h",
+    "x-max-length-bytes": 256 << 20,
+    "x-stream-max-segment-size-bytes": 4 << 20,  # both limits are looked after a segment at a time
+}
+
+NOT_FOUND = 404  # AMQP's reply code of what is not there
 _MESSAGES_MAY_COME_BACK = 20  # deliveries of one request that kill a worker, until the broker gives it up
 
 
@@ -34,6 +45,7 @@ def declare(parameters: pika.ConnectionParameters, host: str, groups: Sequence[s
     try:
         with pika.BlockingConnection(parameters) as connection:
             _declare(connection, host, groups)
+            _declare_presence(connection)
     except (AMQPError, OSError) as error:
         raise BrokerUnreachable(f"the topology cannot be declared: {explain(error)}") from error
 
@@ -42,10 +54,10 @@ def _declare(connection: pika.BlockingConnection, host: str, groups: Sequence[st
     channel = connection.channel()
     for exchange in (REQUESTS, RESPONSES, EVENTS, DEAD):
         channel.exchange_declare(exchange, "topic", durable=True)
-    unlimited = _unlimited(connection)
+    forever = unlimited(connection)
     for queue, arguments in {
-        RESPONSES_QUEUE: unlimited,
-        DEAD_QUEUE: unlimited,
+        RESPONSES_QUEUE: forever,
+        DEAD_QUEUE: forever,
         host_queue(host): {
             "x-dead-letter-exchange": DEAD,
             "x-dead-letter-routing-key": f"host.{host}",
@@ -61,21 +73,30 @@ def _declare(connection: pika.BlockingConnection, host: str, groups: Sequence[st
         channel.queue_bind(host_queue(host), REQUESTS, key)
 
 
+def _declare_presence(connection: pika.BlockingConnection) -> None:
+    """Declare the stream that keeps who is there; a broker that has no streams goes without."""
+    try:
+        channel = _declare_queue(connection, connection.channel(), PRESENCE_QUEUE, _PRESENCE)
+        channel.queue_bind(PRESENCE_QUEUE, EVENTS, "present.#")
+    except (ChannelClosedByBroker, ConnectionClosedByBroker) as error:
+        log.warning("no presence", queue=PRESENCE_QUEUE, reason=explain(error))
+
+
 def _declare_queue(
     connection: pika.BlockingConnection, channel: BlockingChannel, queue: str, arguments: Mapping[str, Any]
 ) -> BlockingChannel:
-    """Declare a quorum queue unless there is one of this name; return a channel that is open."""
+    """Declare a queue, by default a quorum one, unless it is there; return a channel that is open."""
     try:
         channel.queue_declare(queue, passive=True)
     except ChannelClosedByBroker as error:
-        if error.reply_code != _NOT_FOUND:
+        if error.reply_code != NOT_FOUND:
             raise
         channel = connection.channel()
         channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum", **arguments})
     return channel
 
 
-def _unlimited(connection: pika.BlockingConnection) -> dict[str, Any]:
+def unlimited(connection: pika.BlockingConnection) -> dict[str, Any]:
     """Return the arguments by which a quorum queue never gives a message up for being looked at too often.
 
     From 4.0 on a limit of 20 is the default and -1 lifts it; before, there is none by default and a negative

@@ -9,7 +9,7 @@ import click
 from worker import __version__, config
 from worker.errors import TsmWorkerError
 
-_COMMANDS = ("run", "exec", "check", "demo")
+_COMMANDS = ("run", "exec", "check", "submit", "collect", "hosts", "demo")
 
 
 class _Commands(click.Group):
