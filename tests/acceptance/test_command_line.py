@@ -57,8 +57,8 @@ def sample_for(volume: str) -> bytes:
     (named,) = tree.iter("volume-list")
     named.text = volume
     for name in ONLY_WINDOWS:
-        (option,) = tree.iter(name)
-        option.getparent().remove(option)
+        for options in tree.iter("command-options"):
+            options.remove(options.findall(name)[0])
     return etree.tostring(tree)
 
 
