@@ -1,6 +1,7 @@
 """Fixtures for every test: a real RabbitMQ, chosen by TSM_WORKER_TEST_BROKER, and a fresh vhost on it per test."""
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
