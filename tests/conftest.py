@@ -13,6 +13,9 @@ from worker.demo.broker import Broker, BrokerError, choose, open_broker
 
 BROKER = pytest.StashKey[str]()
 
+# A shell's background jobs ignore Ctrl-C, and what they start would, too; the tests send it to see what it does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which RabbitMQ it was: deploy/test.sh puts this line beside the closing one."""

@@ -15,6 +15,8 @@ import pytest
 from brokers import PrivateBroker, Vhost, wait_until
 from hosts import REPOSITORY, MakeHost, request
 
+pytestmark = pytest.mark.long
+
 COMMAND = [sys.executable, "-m", "worker"]
 VOLUME = ("--volume", "/dev/stand-in/a")
 Result = subprocess.CompletedProcess[str]

@@ -14,6 +14,8 @@ from hosts import REPOSITORY, Host, MakeHost, request
 
 from worker import fleet
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = REPOSITORY / "deploy" / "examples"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

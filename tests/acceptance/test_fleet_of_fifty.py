@@ -10,6 +10,8 @@ import pytest
 from brokers import Vhost, wait_until
 from hosts import REPOSITORY, Host, MakeHost
 
+pytestmark = pytest.mark.slow
+
 NAMES = [f"web{number:02d}" for number in range(50)]
 PATIENCE = 300  # seconds
 

@@ -11,6 +11,8 @@ from hosts import MakeHost, Requester, request
 from worker import __version__, fleet
 from worker.broker import topology
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def client(vhost: Vhost) -> Iterator[fleet.Client]:

@@ -14,6 +14,8 @@ from pika.exceptions import ChannelClosedByBroker
 from worker import fleet
 from worker.broker import topology
 
+pytestmark = pytest.mark.long
+
 BODY = request("/dev/stand-in/a")
 PATIENCE = 60
 
