@@ -3,7 +3,7 @@
 #
 #   sh deploy/test.sh          quick: on the RabbitMQ that this machine has or can easily get
 #   sh deploy/test.sh --all    root on Debian or Ubuntu: brings every real part and runs all tests on the installed
-#                              RabbitMQ, then again, but for the slow ones, on RabbitMQ 4.0 in a container by
+#                              RabbitMQ, then again, but for the slow ones and units, on RabbitMQ 4.0 in a container by
 #                              testcontainers; a test that finds a part missing fails instead of being skipped
 #
 # What takes long to make is kept in ${TSM_WORKER_CACHE:-/var/cache/tsm-worker}.

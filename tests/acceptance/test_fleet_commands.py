@@ -15,7 +15,7 @@ import pytest
 from brokers import PrivateBroker, Vhost, wait_until
 from hosts import REPOSITORY, MakeHost, request
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, "-m", "worker"]
 VOLUME = ("--volume", "/dev/stand-in/a")

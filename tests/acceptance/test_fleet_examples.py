@@ -14,7 +14,7 @@ from hosts import REPOSITORY, Host, MakeHost, request
 
 from worker import fleet
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 EXAMPLES = REPOSITORY / "deploy" / "examples"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
