@@ -37,6 +37,7 @@ amqp-publish amqp-tools
 debootstrap debootstrap
 flock util-linux
 ip iproute2
+systemd-analyze systemd
 dockerd docker.io
 iptables iptables'
 
