@@ -377,12 +377,8 @@ class Log:
         self.path = path
         self.volume = volume
         self.run = 0
-
-    def _open(self) -> int:
-        assert self.path is not None  # noqa: S101 -- told to the type checker
-        return os.open(
-            self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
-        )  # the umask decides
+        # Open as long as the run: an interrupt may fall between lock and unlock, and only who holds a lock passes it.
+        self._fd = -1
 
     def start(self, argv: list[str], stdin: str, choices: Behaviour | list[Behaviour]) -> Behaviour:
         """Count the run, get ready to play it, write its start line and return the behaviour that is its turn."""
@@ -391,7 +387,8 @@ class Log:
             _get_ready(choices[0])
             return choices[0]
         head = f'{{"event":"start","volume":{_dump(self.volume)},"run":'
-        fd = self._open()
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        fd = self._fd = os.open(self.path, flags, 0o666)  # the umask decides
         _lock(fd)
         try:
             self.run = _runs_before(fd, head.encode()) + 1
@@ -408,7 +405,6 @@ class Log:
             os.write(fd, f"{head}{self.run},{_dump(entry)[1:]}\n".encode())
         finally:
             _unlock(fd)
-            os.close(fd)
         return behaviour
 
     def end(self, code: int) -> None:
@@ -423,13 +419,11 @@ class Log:
             "exit": code,
             "time": time.time(),
         }
-        fd = self._open()
-        _lock(fd)
+        _lock(self._fd)
         try:
-            os.write(fd, f"{_dump(entry)}\n".encode())
+            os.write(self._fd, f"{_dump(entry)}\n".encode())
         finally:
-            _unlock(fd)
-            os.close(fd)
+            _unlock(self._fd)
 
 
 def _get_ready(behaviour: Behaviour, *keep_from_child: int) -> int | None:
