@@ -26,8 +26,10 @@ from worker import lock
 from worker.errors import TsmWorkerError
 from worker.words import ErrorCode, Event, FailureClass, JobState, Outcome
 
+FILE = "journal.sqlite"  # in the state directory
+
 # The schema's history: entry n brings a journal from version n to n + 1. Only ever add to it.
-_MIGRATIONS = [
+MIGRATIONS = [
     """
     CREATE TABLE job (
         id INTEGER PRIMARY KEY,
@@ -164,12 +166,16 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a finished job tells; `response` is the file, written to its end, that holds the XML."""
+    """What a finished job tells.
+
+    `response` is the file, written to its end, that holds the XML; `last_lines` are those of the output it failed with.
+    """
 
     outcome: Outcome
     error_code: ErrorCode | None
     reason: str
     response: BinaryIO
+    last_lines: tuple[str, ...] = ()
 
 
 _JOB = (
@@ -183,6 +189,7 @@ _ATTEMPT = (
 _OUTGOING = "id, job, kind, routing, correlation_id, message_id, headers, body, undeliverable_to"
 
 _PIECE = 1 << 18  # bytes
+_GLANCE = 0.5  # seconds: somebody may just be looking whether the lock is held
 _REASON = 1000  # characters of a reason in a header: all headers have to fit one frame of AMQP's
 
 
@@ -201,10 +208,10 @@ class Journal:
         self._host = host
         self._lock = threading.Lock()
         self._announced = False
-        file = state_dir / "journal.sqlite"
+        file = state_dir / FILE
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._guard = lock.take(state_dir / "lock")
+            self._guard = lock.take(state_dir / "lock", _GLANCE)
         except BlockingIOError as error:
             raise JournalError(
                 f"{state_dir} is in use by another tsm-worker; stop that one, or give this one a state_dir of its own"
@@ -407,7 +414,7 @@ class Journal:
             self._store_response(db, job.id, result.response)
             self._put_response(db, job.id)
             if not (result.outcome.successful or result.outcome is Outcome.CANCELLED):
-                self._put_dead_letter(db, job.id)
+                self._put_dead_letter(db, job.id, result.last_lines)
             self._put_event(
                 db,
                 job,
@@ -511,7 +518,7 @@ class Journal:
             (job_id, Kind.RESPONSE, reply_to, correlation_id, response_id, json.dumps(headers)),
         )
 
-    def _put_dead_letter(self, db: sqlite3.Connection, job_id: int) -> None:
+    def _put_dead_letter(self, db: sqlite3.Connection, job_id: int, last_lines: tuple[str, ...]) -> None:
         job = self._job(db, job_id)
         rows = db.execute(f"SELECT {_ATTEMPT} FROM attempt WHERE job = ? ORDER BY id", (job_id,)).fetchall()
         attempts = [_to_attempt(row) for row in rows]
@@ -525,6 +532,7 @@ class Journal:
             "tsm-attempts": len(attempts),
             "tsm-exit-code": failed[-1].exit_code if failed else None,
             "tsm-ans-codes": sorted({code for attempt in failed for code in attempt.codes}),
+            "tsm-last-lines": last_lines or None,
             "tsm-first-seen": _in_words(job.accepted_at),
             "tsm-last-tried": _in_words(attempts[-1].started_at) if attempts else None,
             "tsm-reply-to": job.reply_to,
@@ -611,12 +619,12 @@ class Journal:
 
     def _migrate(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > len(_MIGRATIONS):
+        if version > len(MIGRATIONS):
             raise sqlite3.DatabaseError(
-                f"it has schema {version}, this program knows up to {len(_MIGRATIONS)}"
+                f"it has schema {version}, this program knows up to {len(MIGRATIONS)}"
             )
-        for step in range(version, len(_MIGRATIONS)):
-            self._db.executescript(f"BEGIN; {_MIGRATIONS[step]}; PRAGMA user_version = {step + 1}; COMMIT;")
+        for step in range(version, len(MIGRATIONS)):
+            self._db.executescript(f"BEGIN; {MIGRATIONS[step]}; PRAGMA user_version = {step + 1}; COMMIT;")
 
 
 def _fingerprint(message: Message) -> bytes:

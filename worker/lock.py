@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 if sys.platform == "win32":
@@ -35,10 +36,28 @@ else:
         return descriptor
 
 
-def take(path: Path) -> int:
+def take(path: Path, patience: float = 0.0) -> int:
     """Lock a file, making it where missing; return the descriptor, which holds the lock until it is closed.
 
     A child process that inherits the descriptor goes on holding it. Raise BlockingIOError if somebody else
-    holds it, OSError if the file cannot be opened.
+    still holds it after `patience` seconds, OSError if the file cannot be opened.
     """
-    return _locked(path)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _locked(path)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+
+
+def held(path: Path) -> bool:
+    """Whether somebody holds the lock on a file; taken for the blink of an eye where nobody does."""
+    try:
+        os.close(take(path))
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass  # not even its directory is there
+    return False

@@ -40,6 +40,7 @@ log = structlog.get_logger()
 _JOURNAL_AGAIN = 5.0  # seconds between tries to write down what cannot be written now (a full disk)
 
 _IN_MEMORY = 1 << 18  # bytes of a response that are kept in memory before it goes to a file
+_LAST_LINES, _LAST_BYTES = 20, 1 << 12  # of a failed run's output, for its dead letter
 
 
 class Work:
@@ -64,9 +65,7 @@ class Work:
                 return  # somebody else has done it
             try:
                 with structlog.contextvars.bound_contextvars(request_id=job.request_id):
-                    _Doing(
-                        self._config, self._journal, self._volumes, self._control, self._in_use, job
-                    ).go_on()
+                    self._doing(job).go_on()
             except JournalError as error:
                 log.error("job held up", request_id=job.request_id, reason=str(error))
                 if self._control.leave.wait(_JOURNAL_AGAIN):
@@ -187,7 +186,9 @@ class _Doing:
             return None
         found = transcript.digest(run.transcript)
         self._digests[attempt.id] = found
-        decision = outcome.decide(ending.end, ending.exit_code, found.codes, self._config.retry.classes)
+        decision = outcome.decide(
+            ending.end, ending.exit_code, found.codes, self._config.retry.classes, found.texts
+        )
         return self._end(attempt, decision, ending.elapsed, ending.exit_code, found.codes)
 
     def _end(
@@ -246,17 +247,26 @@ class _Doing:
                 message = attempt.reason or ""
                 if len(self._steps) > 1:
                     message = f"command {number + 1} of {len(self._steps)}: {message}"
-                self._finish(attempt.outcome, Error(attempt.error_code, message))
+                self._finish(attempt.outcome, Error(attempt.error_code, message), failed=attempt)
                 return
         warned = any(attempt.outcome is Outcome.COMPLETED_WITH_WARNINGS for attempt in last.values())
         self._finish(Outcome.COMPLETED_WITH_WARNINGS if warned else Outcome.COMPLETED)
 
-    def _finish(self, result: Outcome, error: Error | None = None, verdicts: Sequence[Verdict] = ()) -> None:
+    def _finish(
+        self,
+        result: Outcome,
+        error: Error | None = None,
+        verdicts: Sequence[Verdict] = (),
+        failed: Attempt | None = None,
+    ) -> None:
         attempts = self._journal.attempts(self._job.id)
         notes = tuple(VolumeNote(v.volume, v.eligible, v.reason) for v in verdicts)
         reason = error.message if error else ""
         with self._written(attempts, error, notes, self._config.response.max_bytes) as file:
-            self._journal.finish(self._job, Result(result, error.code if error else None, reason, file))
+            last_lines = self._last_lines(failed) if failed else ()
+            self._journal.finish(
+                self._job, Result(result, error.code if error else None, reason, file, last_lines)
+            )
         log.log(
             20 if result.successful else 30,
             "job finished",
@@ -295,9 +305,15 @@ class _Doing:
         except OSError as problem:
             raise JournalError(f"the response cannot be written: {problem}") from problem
 
-    def _output(self, attempt: Attempt, room: int) -> CommandOutput:
+    def _transcript(self, attempt: Attempt) -> tuple[Path, transcript.Digest]:
         path = self._directory(attempt) / "transcript"
-        found = self._digests.get(attempt.id) or transcript.digest(path)
+        return path, self._digests.get(attempt.id) or transcript.digest(path)
+
+    def _last_lines(self, attempt: Attempt) -> tuple[str, ...]:
+        return transcript.last(*self._transcript(attempt), _LAST_LINES, _LAST_BYTES)
+
+    def _output(self, attempt: Attempt, room: int) -> CommandOutput:
+        path, found = self._transcript(attempt)
         command = program.shown(self._steps[attempt.command].arguments)
         warnings = found.warnings if attempt.outcome is Outcome.COMPLETED_WITH_WARNINGS else ()
         used = 2 * len(command) + sum(2 * len(warned.text) + 60 for warned in warnings)

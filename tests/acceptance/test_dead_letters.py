@@ -52,6 +52,7 @@ def test_a_failure_that_stays_is_given_up_after_the_attempts_and_dead_lettered(
     assert first_seen < last_tried
     assert "ANS1017E" in headers.pop("tsm-reason")
     assert "ANS1017E" in headers.pop("tsm-ans-codes")
+    assert any("ANS1017E" in line for line in headers.pop("tsm-last-lines"))
     assert headers == {
         "tsm-host": "web01",
         "tsm-request-id": asked,

@@ -56,12 +56,17 @@ _ENDED: dict[End, Decision] = {
 
 
 def decide(
-    end: End, exit_code: int | None, codes: Sequence[str], overrides: Mapping[str, FailureClass] | None = None
+    end: End,
+    exit_code: int | None,
+    codes: Sequence[str],
+    overrides: Mapping[str, FailureClass] | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Decision:
     """Given how a run ended and the codes it printed, return what it meant.
 
     `exit_code` counts where the run exited by itself: 0 to 255, as a shell gives it (128 + n: ended by signal
-    n), and on Windows any 32 bits. `overrides` (code to class) takes precedence over the table of messages.
+    n), and on Windows any 32 bits. `overrides` (code to class) takes precedence over the table of messages. `texts`
+    (code to text) decides nothing: it is told to people.
     """
     if end is not End.EXITED or exit_code is None:
         return _ENDED[End.LOST if end is End.EXITED else end]
@@ -69,9 +74,10 @@ def decide(
     if outcome is not None:
         return Decision(outcome, f"dsmc ended with exit code {exit_code}")
     failure_class, cause = classify(codes, overrides or {})
+    cause = f"{cause} {(texts or {}).get(cause, '')}".strip()
     return Decision(
         Outcome.FAILED,
-        f"dsmc {_exit_in_words(exit_code)}" + (f": {cause}" if cause else ""),
+        f"dsmc {_exit_in_words(exit_code)}: {cause}",
         ErrorCode.DSMC_FAILED,
         failure_class,
     )

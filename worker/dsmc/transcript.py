@@ -6,8 +6,8 @@ no memory. A leftover child of dsmc may go on writing; what counts is what was t
 
 import locale
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from worker.contract.response import Excerpt, Warned, printable
@@ -15,6 +15,7 @@ from worker.dsmc import messages
 
 MAX_LINE = 1 << 16  # bytes of one line that are kept; the rest of a longer one is dropped
 MAX_CODES = 200
+MAX_TEXT = 200
 MAX_WARNINGS = 1000
 MAX_WARNING = 2048
 
@@ -27,12 +28,14 @@ class Digest:
     """What one walk over a transcript found.
 
     `lines`: how many that are not blank; `size`: bytes they take in a response at most; `codes`: the distinct
-    message codes in order of appearance; `warnings`: the W messages, `end`: bytes of the file it covers.
+    message codes in order of appearance, `texts` what followed each first; `warnings`: the W messages; `end`: bytes
+    of the file it covers.
     """
 
     lines: int = 0
     size: int = 0
     codes: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[Warned, ...] = ()
     end: int = 0
 
@@ -40,7 +43,7 @@ class Digest:
 def digest(path: Path) -> Digest:
     """Given a transcript, return its digest; of a file that is missing, an empty one."""
     lines = size = 0
-    codes: dict[str, None] = {}
+    texts: dict[str, str] = {}
     warnings: list[Warned] = []
     try:
         end = path.stat().st_size
@@ -51,11 +54,11 @@ def digest(path: Path) -> Digest:
         size += _size(raw, lines)
         if b"ANS" in raw:
             for code, text in _messages(raw):
-                if len(codes) < MAX_CODES:
-                    codes.setdefault(code)
+                if len(texts) < MAX_CODES:
+                    texts.setdefault(code, text[:MAX_TEXT])
                 if code.endswith("W") and len(warnings) < MAX_WARNINGS:
                     warnings.append(Warned(code, text))
-    return Digest(lines, size, tuple(codes), tuple(warnings), end)
+    return Digest(lines, size, tuple(texts), texts, tuple(warnings), end)
 
 
 def excerpt(path: Path, whole: Digest, max_lines: int, max_bytes: int) -> Excerpt:
@@ -71,6 +74,14 @@ def excerpt(path: Path, whole: Digest, max_lines: int, max_bytes: int) -> Excerp
         head = _head(path, whole, max_lines // 2, max_bytes // 2)
         tail = _tail(path, whole, head, max_lines // 2, max_bytes // 2)
     return Excerpt(_shown(path, whole, head, tail), tail - head - 1)
+
+
+def last(path: Path, whole: Digest, max_lines: int, max_bytes: int) -> tuple[str, ...]:
+    """Given a transcript and its digest, return its last lines, as far as they fit (the very last one cut to fit)."""
+    if not whole.lines:
+        return ()
+    tail = min(_tail(path, whole, 0, max_lines, max_bytes), whole.lines)
+    return tuple(text[:max_bytes] for _, text in _shown(path, whole, 0, tail))
 
 
 def _head(path: Path, whole: Digest, most_lines: int, most_bytes: int) -> int:
