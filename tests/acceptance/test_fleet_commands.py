@@ -63,8 +63,9 @@ def test_everyone_is_asked_and_awaited(make_host: MakeHost, vhost: Vhost, run: R
     assert result.returncode == 0, result.stderr
     answers = objects(result)
     assert sorted(answer["host"] for answer in answers) == names
-    assert set(answers[0]) == {"host", "request_id", "outcome", "attempts", "response"}
+    assert set(answers[0]) == {"host", "request_id", "outcome", "attempts", "transferred", "response"}
     assert {(answer["outcome"], answer["attempts"]) for answer in answers} == {("completed", 1)}
+    assert {answer["transferred"] for answer in answers} == {174653}  # 170.56 KB
     assert sorted(file.name for file in out.iterdir()) == [f"{name}.xml" for name in names]
     assert (out / "web00.xml").read_text() == next(a["response"] for a in answers if a["host"] == "web00")
     assert "-compression=yes -quiet /dev/stand-in/a" in answers[0]["response"]

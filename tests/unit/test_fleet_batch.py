@@ -73,6 +73,23 @@ def test_an_answer_says_why_it_did_not_work() -> None:
     assert Answer("a", "b", Outcome.FAILED, 1, "not XML").error is None
 
 
+@pytest.mark.parametrize(("lines", "transferred"), [
+    (["Total number of bytes transferred:   170.56 KB"], 174653),
+    (["Total number of bytes transferred:            0  B"], 0),
+    (["Total number of bytes transferred:       216,50 GB  (SESSION: 691911)"], 232465104896),
+    (["Total number of bytes transferred:     1,234.50 MB"], 1294467072),
+    (["Total number of bytes transferred:        4,096  B"], 4096),
+    (["Total number of bytes transferred:   1.00 KB", "Total number of bytes transferred:   1.00 KB"], 2048),
+    (["Total number of bytes inspected:          98.00 MB"], None),
+    ([], None),
+])  # fmt: skip
+def test_how_much_went_to_the_server_is_read_from_dsmc_s_own_total(
+    lines: list[str], transferred: int | None
+) -> None:
+    response = "".join(f'<line index="1">{line}</line>' for line in lines)
+    assert Answer("a", "b", Outcome.COMPLETED, 1, response).transferred == transferred
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b'{"host": "a/b", "request_id": "b", "event": "started", "time": 1}']
 )

@@ -18,6 +18,8 @@ from lxml import etree
 from worker.errors import TsmWorkerError
 from worker.words import Event, Outcome
 
+# dsmc's own total of a run, in its English catalogue; its number format is the system's (german-number-format-*.txt).
+_TRANSFERRED = re.compile(r"Total number of bytes transferred:\s*([0-9.,]+)\s+([KMGTP]?)B")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -124,6 +126,12 @@ class Answer:
             return None
         return f"{found.findtext('code', '')}: {' '.join(found.findtext('message', '').split())}"
 
+    @property
+    def transferred(self) -> int | None:
+        """How many bytes went to the server by dsmc's own rounded total; None where it does not say, or not in English."""
+        found = _TRANSFERRED.findall(self.response)
+        return sum(_bytes(number, unit) for number, unit in found) if found else None
+
     def told(self) -> dict[str, Any]:
         """Return it as `submit --json` prints it."""
         return {
@@ -131,8 +139,16 @@ class Answer:
             "request_id": self.request_id,
             "outcome": self.outcome,
             "attempts": self.attempts,
+            "transferred": self.transferred,
             "response": self.response,
         }
+
+
+def _bytes(number: str, unit: str) -> int:
+    """Given `1.234,56` or `1,234.56` and the letter of a unit, return bytes: two last digits are a fraction."""
+    whole, fraction = (number[:-3], number[-2:]) if number[-3:-2] in (".", ",") else (number, "0")
+    digits = whole.replace(".", "").replace(",", "") or "0"
+    return round(float(f"{digits}.{fraction}") * (1 << 10 * " KMGTP".index(unit or " ")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ _NO_TERMINAL = 160  # columns where there is no terminal to ask
 _NAMES = 20  # of outstanding hosts in a sentence
 _REASON = 100  # characters
 _FRAME = 6  # rows of a live table that are not hosts
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _COLOURS = {Outcome.COMPLETED: "green", Outcome.COMPLETED_WITH_WARNINGS: "yellow"}
 
 
@@ -37,6 +38,7 @@ class Row:
     since: float = field(default_factory=time.time)
     ended: float | None = None
     outcome: Outcome | None = None
+    transferred: int | None = None  # bytes
     reason: str = ""
 
 
@@ -81,18 +83,20 @@ class Report:
         row = self._row(answer.host)
         row.state, row.outcome, row.attempt = "answered", answer.outcome, answer.attempts
         row.ended, row.reason = time.time(), shown(answer.error or "", _REASON)
+        row.transferred = answer.transferred
         done = sum(each.outcome is not None for each in self._rows.values())
         of = f"/{self._batch.awaited}" if self._batch.awaited else ""
         self._say(f"{answer.host}: {answer.outcome}{f', {row.reason}' if row.reason else ''} ({done}{of})")
 
     def table(self) -> Table:
         """Return the closing table: every host, the failed first."""
-        table = Table("host", "outcome", "attempts", "elapsed", "reason", box=None)
+        table = Table("host", "outcome", "attempts", "elapsed", "bytes", "reason", box=None)
         for row in sorted(self._rows.values(), key=lambda row: (_rank(row), row.host)):
             outcome = _coloured(row.outcome) if row.outcome else Text("outstanding", "magenta")
-            table.add_row(row.host, outcome, str(row.attempt or "-"), _elapsed(row), Text(row.reason))
+            facts = (str(row.attempt or "-"), _elapsed(row), _size(row.transferred) or "-")
+            table.add_row(row.host, outcome, *facts, Text(row.reason))
         for name in self._batch.unroutable:
-            table.add_row(name, Text("unroutable", "red"), "-", "-", "no queue of this name took it")
+            table.add_row(name, Text("unroutable", "red"), "-", "-", "-", "no queue of this name took it")
         return table
 
     def _row(self, host: str) -> Row:
@@ -107,12 +111,13 @@ class Report:
         """Return what fits on the screen: those that failed, then those that run, then the rest."""
         rows = sorted(self._rows.values(), key=_rank)
         room = max(5, self._console.height - _FRAME)
-        table = Table("host", "state", "attempt", "elapsed", "outcome", box=None)
+        table = Table("host", "state", "attempt", "elapsed", "bytes", "outcome", box=None)
         for row in rows[:room]:
             outcome = _coloured(row.outcome) if row.outcome else Text("")
-            table.add_row(row.host, row.state, str(row.attempt or ""), _elapsed(row), outcome)
+            facts = (str(row.attempt or ""), _elapsed(row), _size(row.transferred))
+            table.add_row(row.host, row.state, *facts, outcome)
         if len(rows) > room:
-            table.add_row("…", f"{len(rows) - room} more", "", "", "")
+            table.add_row("…", f"{len(rows) - room} more")
         return Group(table, Text(self._caption()))
 
     def _caption(self) -> str:
@@ -198,6 +203,13 @@ def _elapsed(row: Row) -> str:
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return ""
+    power = min(len(_UNITS) - 1, (max(1, count).bit_length() - 1) // 10)
+    return f"{count / (1 << 10 * power):.{1 if power else 0}f} {_UNITS[power]}"
 
 
 def _names(names: Iterable[str]) -> str:
