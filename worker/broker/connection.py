@@ -4,19 +4,31 @@ import ssl
 from urllib.parse import unquote, urlsplit
 
 import pika
-from pika.exceptions import AMQPConnectionError, ChannelClosed, ConnectionClosed
+from pika.exceptions import (
+    AMQPConnectionError,
+    AMQPError,
+    ChannelClosed,
+    ChannelClosedByBroker,
+    ConnectionClosed,
+)
 
 from worker import __version__, config
 from worker.errors import TsmWorkerError
 
 _BLOCKED_TIMEOUT = 60  # seconds a broker that is short of memory or disk may keep a publish waiting
 _SOCKET_TIMEOUT = 10  # seconds for TCP, TLS and the AMQP handshake
+_GLANCE = 5  # seconds for a look whether a broker is there
+ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406  # AMQP's reply codes
 
 
 class BrokerUnreachable(TsmWorkerError):
     """The broker cannot be reached, or will not have this account."""
 
     exit_code = 75
+
+
+class BrokerRefused(BrokerUnreachable):
+    """The broker is there and will not do it: a right is missing, or the topology."""
 
 
 def parameters(settings: config.Config) -> pika.ConnectionParameters:
@@ -51,6 +63,21 @@ def _tls(settings: config.Broker) -> ssl.SSLContext:
             f"broker.ca_file, cert_file or key_file cannot be used: {error}; they are PEM files this user can read"
         ) from error
     return context
+
+
+def obstacle(parameters: pika.ConnectionParameters) -> str | None:
+    """Connect and disconnect; return what is in the way in one line, None if nothing is."""
+    parameters.socket_timeout = parameters.stack_timeout = _GLANCE
+    try:
+        pika.BlockingConnection(parameters).close()
+    except (AMQPError, OSError) as error:
+        return explain(error)
+    return None
+
+
+def will_be_back(error: ChannelClosedByBroker) -> bool:
+    """Whether the broker speaks of a queue whose node is down: it says 404 of that, too."""
+    return "down or inaccessible" in error.reply_text
 
 
 def explain(error: BaseException | None) -> str:

@@ -12,7 +12,7 @@ import structlog
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
-from worker.broker.connection import BrokerUnreachable, explain
+from worker.broker.connection import NOT_FOUND, BrokerUnreachable, explain
 
 log = structlog.get_logger()
 
@@ -31,7 +31,6 @@ _PRESENCE = {
     "x-stream-max-segment-size-bytes": 4 << 20,  # both limits are looked after a segment at a time
 }
 
-NOT_FOUND = 404  # AMQP's reply code of what is not there
 _MESSAGES_MAY_COME_BACK = 20  # deliveries of one request that kill a worker, until the broker gives it up
 
 

@@ -241,13 +241,7 @@ def _read(path: Path) -> str:
 
 def _lives(directory: Path) -> bool:
     """Whether somebody holds the directory's lock: the run's supervisor, or the worker that is starting it."""
-    try:
-        os.close(lock.take(directory / "lock"))
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
+    return lock.held(directory / "lock")
 
 
 # /proc/PID/stat: "pid (name) state parent group session ...", the start time as its 22nd field (proc(5)). The
