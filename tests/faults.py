@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-# Where a worker can be killed: the method, and whether before or after it does its work. Set TSM_TEST_KILL_AT to
-# one of these in the environment of `stand_in_host`; each kills once, leaving the file TSM_TEST_KILLED behind.
+# Where a process can be killed: the method, and whether before or after it does its work. For a worker, set
+# TSM_TEST_KILL_AT to one of these in the environment of `stand_in_host`; each kills once, leaving the file
+# TSM_TEST_KILLED behind.
 POINTS: dict[str, tuple[str, str, str]] = {
     "before-accept": ("worker.journal", "Journal.accept", "before"),
     "after-accept": ("worker.journal", "Journal.accept", "after"),
@@ -28,13 +29,17 @@ POINTS: dict[str, tuple[str, str, str]] = {
     "after-confirm-before-journal": ("worker.journal", "Journal.published", "before"),
     "after-journal-says-published": ("worker.journal", "Journal.published", "after"),
 }
+REVIEWER_POINTS: dict[str, tuple[str, str, str]] = {
+    "after-replay-before-ack": ("worker.fleet.dead", "DeadLetters._publish", "after"),
+    "after-archive-before-ack": ("worker.fleet.dead", "DeadLetters._put_away", "after"),
+}
 
 
 def arm(point: str, killed: Path) -> None:
     """Have this process killed at a point, once: not if `killed` exists, which is made just before."""
     import importlib  # noqa: PLC0415 -- only in the process that is to be killed
 
-    module, path, when = POINTS[point]
+    module, path, when = {**POINTS, **REVIEWER_POINTS}[point]
     owner_name, method = path.split(".")
     owner = getattr(importlib.import_module(module), owner_name)
     wrapped: Any = owner.__dict__[method]

@@ -217,6 +217,17 @@ def parse(text: str, file: str = "worker.toml") -> Config:
         raise ConfigError(_located(error, text, file)) from error
 
 
+def at_broker(url: str, where: str, config: Config | None = None) -> Config:
+    """Return the configuration, or the default one, with another broker's address, which holds its own password.
+
+    Raise ConfigError if it is none; `where` says whose it is.
+    """
+    _check_url(url, where)
+    config = config or Config()
+    broker = msgspec.structs.replace(config.broker, url=url, password_file=None)
+    return msgspec.structs.replace(config, broker=broker)
+
+
 def broker_url(config: Config) -> str:
     """Return the broker's address with the password in it, wherever the password is kept.
 

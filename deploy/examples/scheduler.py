@@ -1,12 +1,14 @@
 # ruff: noqa: INP001, T201 -- a program of its own that speaks on stdout
 """A small scheduler: hosts in waves, so that the backup server never has more than so many sessions at once.
 
-    python scheduler.py amqps://scheduler:secret@rabbit.example.com/backup /dev/sdb1 20 web01 web02 db01 ...
+    export TSM_WORKER_BROKER_URL=amqps://scheduler:secret@rabbit.example.com/backup
+    python scheduler.py /dev/sdb1 20 web01 web02 db01 ...
 
 asks 20 hosts at a time, and those that failed once more at the end. Exit code 0: every host has its image.
 """
 
 import itertools
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -34,10 +36,10 @@ def back_up(client: fleet.Client, request: bytes, hosts: list[str], size: int) -
     return failed
 
 
-def main(url: str, volume: str, size: str, *hosts: str) -> int:
+def main(volume: str, size: str, *hosts: str) -> int:
     """Back up a volume of each host, trying the failed ones twice; return the exit code."""
     request = fleet.request(volume, options={"compression": "yes"}, timeout=4 * 3600)
-    with fleet.Client(url) as client:
+    with fleet.Client(os.environ["TSM_WORKER_BROKER_URL"]) as client:
         failed = back_up(client, request, list(hosts), int(size))
         if failed:
             print("once more:", *sorted(failed), flush=True)

@@ -9,7 +9,7 @@ import click
 from worker import __version__, config
 from worker.errors import TsmWorkerError
 
-_COMMANDS = ("run", "exec", "check", "submit", "collect", "hosts", "demo")
+_COMMANDS = ("run", "exec", "check", "submit", "collect", "hosts", "dead", "status", "demo")
 
 
 class _Commands(click.Group):
@@ -43,6 +43,24 @@ config_option: Callable[[Callable[..., None]], Callable[..., None]] = click.opti
 def configuration() -> config.Config:
     """Return the configuration that the command line, the environment or the system's place names."""
     return config.load(click.get_current_context().find_root().meta.get("worker.config"))
+
+
+broker_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
+    "--broker",
+    metavar="URL",
+    help="The broker's address; else TSM_WORKER_BROKER_URL names it, else the configuration. A password belongs in "
+    "one of those two: a command line is seen by everybody on the machine.",
+)
+
+
+def configuration_at(broker: str | None) -> config.Config:
+    """Return the configuration, with the broker that the option names."""
+    if broker is None:
+        return configuration()
+    try:
+        return config.at_broker(broker, "the address", configuration())
+    except config.ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--broker") from error
 
 
 @click.command(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from worker.cli import config_option
-from worker.cli.submit_ import TIME, await_answers, broker_option, client, json_option, out_option
+from worker.cli import broker_option, config_option
+from worker.cli.submit_ import TIME, await_answers, client, json_option, out_option
 
 
 @click.command(

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from worker.cli import config_option
-from worker.cli.submit_ import TIME, broker_option, client
+from worker.cli import broker_option, config_option
+from worker.cli.submit_ import TIME, client
 from worker.fleet.presence import Present
 
 _NO_TERMINAL = 160  # columns where there is no terminal to ask

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 import click
 import msgspec
 
-from worker.cli import config_option, configuration
+from worker.cli import broker_option, config_option, configuration_at
 from worker.config import Duration
 from worker.errors import RequestRefused
 from worker.fleet import draft, report
@@ -31,11 +31,6 @@ class _Time(click.ParamType[float]):
 
 TIME = _Time()
 
-broker_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
-    "--broker",
-    metavar="URL",
-    help="The broker's address; else TSM_WORKER_BROKER_URL names it, else the configuration.",
-)
 json_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per line."
 )
@@ -46,11 +41,7 @@ out_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option(
 
 def client(url: str | None) -> Client:
     """Return a client of the broker that the command line, the environment or the configuration names."""
-    if url is None:
-        return Client(configuration())
-    settings = configuration()
-    named = msgspec.structs.replace(settings.broker, url=url, password_file=None)
-    return Client(msgspec.structs.replace(settings, broker=named))
+    return Client(configuration_at(url))
 
 
 @click.command(

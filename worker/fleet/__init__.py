@@ -15,13 +15,12 @@
 this or another machine. Submitting again under the same id runs nothing twice: each host answers again.
 """
 
-from worker.broker.connection import BrokerUnreachable
+from worker.broker.connection import BrokerRefused, BrokerUnreachable
 from worker.errors import RequestRefused
 from worker.fleet.batch import Answer, Batch, BatchError, Sign
 from worker.fleet.client import Client
 from worker.fleet.collection import Collection
 from worker.fleet.draft import request
-from worker.fleet.fanout import BrokerRefused
 from worker.fleet.presence import Present
 from worker.words import Outcome
 

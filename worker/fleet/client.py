@@ -8,19 +8,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import urlsplit
 
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 from pika.spec import BasicProperties
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from worker import config
-from worker.broker import topology
-from worker.broker.connection import BrokerUnreachable, explain, parameters
+from worker.broker.connection import BrokerRefused, BrokerUnreachable, explain, parameters, will_be_back
 from worker.fleet import draft, fanout, presence
 from worker.fleet.batch import Batch, BatchError, Record, Sign, check_id
 from worker.fleet.collection import Collection
-from worker.fleet.fanout import BrokerRefused, Letter, Report
+from worker.fleet.fanout import Confirms, Message
 from worker.fleet.mailbox import Mailbox, reply_queue
 from worker.fleet.presence import Present
 
@@ -29,7 +27,6 @@ T = TypeVar("T")
 _PATIENCE = 900.0  # seconds a broker that was there may stay away
 _AT_LEAST = 30.0  # seconds of it that are given even when the collection's own time is up
 _LONGEST_STEP = 10.0  # seconds between tries to connect
-_DOWN = "down or inaccessible"  # RabbitMQ's 404 for a queue that will be there again
 
 
 class Client:
@@ -42,7 +39,9 @@ class Client:
 
     def __init__(self, broker: str | config.Config, *, patience: float = _PATIENCE) -> None:
         """Raise ConfigError if the broker's address or its files cannot be used."""
-        self._parameters = parameters(_configuration(broker) if isinstance(broker, str) else broker)
+        if isinstance(broker, str):
+            broker = config.at_broker(broker, "the broker's address")
+        self._parameters = parameters(broker)
         self._patience = patience
         self._mailboxes: dict[str, Mailbox] = {}
         self._met = False  # whether the broker has ever been there
@@ -93,8 +92,8 @@ class Client:
             return sent
 
         batch = self.on_broker(batch.id, prepare)
-        report = self._publish(_letters(batch, request, expires))
-        missing = report.returned | report.refused
+        confirms = self._publish(_messages(batch, request, expires))
+        missing = {key for key, _ in confirms.returned | confirms.refused}
         if missing:
             keys = {**{f"host.{host}": host for host in batch.hosts}, **{key: key for key in batch.targets}}
             batch = replace(batch, unroutable=tuple(name for key, name in keys.items() if key in missing))
@@ -143,7 +142,7 @@ class Client:
                 return what(mailbox)
             except (AMQPError, OSError) as error:
                 self.leave(batch_id)
-                if isinstance(error, ChannelClosedByBroker) and _DOWN not in error.reply_text:
+                if isinstance(error, ChannelClosedByBroker) and not will_be_back(error):
                     raise BrokerRefused(
                         f"the broker refuses: {explain(error)}; docs/fleet.md lists a scheduler's rights"
                     ) from error
@@ -158,16 +157,16 @@ class Client:
             with suppress(AMQPError, OSError):
                 mailbox.close()
 
-    def _publish(self, letters: list[Letter]) -> Report:
-        """Publish the letters, those that a lost connection leaves open again: a host knows them by their id."""
-        report = Report()
+    def _publish(self, messages: list[Message]) -> Confirms:
+        """Publish the messages, those that a lost connection leaves open again: a host knows them by their id."""
+        confirms = Confirms()
 
         def once() -> None:
-            done = report.confirmed | report.refused
-            fanout.publish(self._parameters, [each for each in letters if each.key not in done], report)
+            done = confirms.confirmed | confirms.refused
+            fanout.publish(self._parameters, [each for each in messages if each.name not in done], confirms)
 
         self._patiently(once, None)
-        return report
+        return confirms
 
     def _patiently(self, once: Callable[[], T], until: float | None) -> T:
         left = self._patience if until is None else min(self._patience, until - time.monotonic())
@@ -181,19 +180,6 @@ class Client:
 
     def _may_pass(self, error: BaseException) -> bool:
         return self._met and isinstance(error, BrokerUnreachable) and not isinstance(error, BrokerRefused)
-
-
-def _configuration(url: str) -> config.Config:
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise config.ConfigError(
-            "the broker's address is not of the form amqp[s]://ACCOUNT:PASSWORD@BROKER[:PORT]/VHOST"
-        )
-    return config.Config(broker=config.Broker(url=url))
 
 
 def _batch(
@@ -212,8 +198,8 @@ def _batch(
     return Batch(check_id(batch_id or f"{moment}-{uuid.uuid4().hex[:6]}"), names, targets, expect)
 
 
-def _letters(batch: Batch, request: bytes, expires: float | None) -> list[Letter]:
-    def letter(key: str, message_id: str) -> Letter:
+def _messages(batch: Batch, request: bytes, expires: float | None) -> list[Message]:
+    def message(key: str, message_id: str) -> Message:
         properties = BasicProperties(
             content_type="application/xml",
             delivery_mode=2,
@@ -223,7 +209,7 @@ def _letters(batch: Batch, request: bytes, expires: float | None) -> list[Letter
             expiration=None if expires is None else str(max(1, round(expires * 1000))),
             timestamp=int(batch.submitted_at),
         )
-        return Letter(topology.REQUESTS, key, request, properties)
+        return Message(key, request, properties)
 
-    by_name = [letter(f"host.{host}", batch.request_id(host)) for host in batch.hosts]
-    return [*by_name, *(letter(key, batch.id) for key in batch.targets)]
+    by_name = [message(f"host.{host}", batch.request_id(host)) for host in batch.hosts]
+    return [*by_name, *(message(key, batch.id) for key in batch.targets)]

@@ -5,6 +5,7 @@ A fan-out to 5,000 hosts takes 0.5 to 1.7 s this way (two cores, loopback); one 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import pika
 from pika.channel import Channel
@@ -12,54 +13,57 @@ from pika.exceptions import ChannelClosedByBroker
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
-from worker.broker.connection import BrokerUnreachable, explain
+from worker.broker import topology
+from worker.broker.connection import BrokerRefused, BrokerUnreachable, explain
+
+Name: TypeAlias = tuple[str, str]  # routing key and message id
 
 _WINDOW = 500  # messages on their way at once
 _WINDOW_BYTES = 8 << 20
 
 
-class BrokerRefused(BrokerUnreachable):
-    """The broker is there and will not do it: a right is missing, or the topology; docs/fleet.md has both."""
-
-
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """One message to an exchange; its routing key, no two alike, names it in the report."""
+class Message:
+    """One message to the exchange of requests; no two have both routing key and message id in common."""
 
-    exchange: str
     key: str
     body: bytes
     properties: BasicProperties
 
+    @property
+    def name(self) -> Name:
+        """What it is called in the confirms."""
+        return self.key, str(self.properties.message_id)
+
 
 @dataclass(slots=True)
-class Report:
-    """How it went, by routing key: `confirmed` by the broker, of these `returned` for want of a queue, or `refused`."""
+class Confirms:
+    """How it went, by name: `confirmed` by the broker, of these `returned` for want of a queue, or `refused`."""
 
-    confirmed: set[str] = field(default_factory=set)
-    returned: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
+    confirmed: set[Name] = field(default_factory=set)
+    returned: set[Name] = field(default_factory=set)
+    refused: set[Name] = field(default_factory=set)
 
 
-def publish(parameters: pika.ConnectionParameters, letters: Sequence[Letter], report: Report) -> None:
-    """Publish the letters over a connection of their own, filling the report as the broker answers.
+def publish(parameters: pika.ConnectionParameters, messages: Sequence[Message], confirms: Confirms) -> None:
+    """Publish the messages over a connection of their own, filling the confirms as the broker answers.
 
     Raise BrokerRefused if the broker will not have them, BrokerUnreachable if the connection is lost on the way:
-    what the report does not name may be sent again.
+    what the confirms do not name may be sent again.
     """
-    if letters:
-        _Fanout(parameters, letters, report).run()
+    if messages:
+        _Fanout(parameters, messages, confirms).run()
 
 
 class _Fanout:
     """One connection that publishes and goes; all of it in the caller's thread."""
 
     def __init__(
-        self, parameters: pika.ConnectionParameters, letters: Sequence[Letter], report: Report
+        self, parameters: pika.ConnectionParameters, messages: Sequence[Message], confirms: Confirms
     ) -> None:
-        self._report = report
-        self._left: Iterator[Letter] = iter(letters)
-        self._in_flight: dict[int, Letter] = {}
+        self._confirms = confirms
+        self._left: Iterator[Message] = iter(messages)
+        self._in_flight: dict[int, Message] = {}
         self._bytes = 0
         self._next_tag = 1
         self._lost: str | None = None
@@ -79,7 +83,7 @@ class _Fanout:
             self._connection.ioloop.close()
         if not self._done:
             kind = BrokerRefused if self._refused else BrokerUnreachable
-            raise kind(f"the broker took {len(self._report.confirmed)} requests, then: {self._lost}")
+            raise kind(f"the broker took {len(self._confirms.confirmed)} requests, then: {self._lost}")
 
     def _end(self, reason: str) -> None:
         self._lost = self._lost or reason
@@ -99,29 +103,29 @@ class _Fanout:
                 self._connection.close()
 
     def _on_return(
-        self, _channel: Channel, method: Basic.Return, _properties: BasicProperties, _body: bytes
+        self, _channel: Channel, method: Basic.Return, properties: BasicProperties, _body: bytes
     ) -> None:
-        self._report.returned.add(method.routing_key)  # its confirm follows
+        self._confirms.returned.add((method.routing_key, str(properties.message_id)))  # its confirm follows
 
     def _on_confirm(self, frame: Method) -> None:
         tag, multiple = frame.method.delivery_tag, frame.method.multiple
         tags = [each for each in self._in_flight if each <= tag] if multiple else [tag]
-        for letter in [self._in_flight.pop(each) for each in tags]:
-            self._bytes -= len(letter.body)
+        for message in [self._in_flight.pop(each) for each in tags]:
+            self._bytes -= len(message.body)
             refused = isinstance(frame.method, Basic.Nack)
-            (self._report.refused if refused else self._report.confirmed).add(letter.key)
+            (self._confirms.refused if refused else self._confirms.confirmed).add(message.name)
         self._fill()
 
     def _fill(self) -> None:
         while len(self._in_flight) < _WINDOW and self._bytes < _WINDOW_BYTES:
-            letter = next(self._left, None)
-            if letter is None:
+            message = next(self._left, None)
+            if message is None:
                 break
-            self._in_flight[self._next_tag] = letter
+            self._in_flight[self._next_tag] = message
             self._next_tag += 1
-            self._bytes += len(letter.body)
+            self._bytes += len(message.body)
             self._channel.basic_publish(
-                letter.exchange, letter.key, letter.body, letter.properties, mandatory=True
+                topology.REQUESTS, message.key, message.body, message.properties, mandatory=True
             )
         if not self._in_flight and not self._done:
             self._done = True

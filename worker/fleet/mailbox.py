@@ -26,12 +26,12 @@ from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
 from pika.spec import BasicProperties
 
 from worker.broker import topology
+from worker.broker.connection import ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED, will_be_back
 from worker.fleet.batch import Answer, Batch, BatchError, Record, Sign, answer, sign
 from worker.words import Event
 
 _EXPIRES = 24 * 3600 * 1000  # milliseconds without use
 _PREFETCH = 10  # answers, of 8 MiB each at most
-_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 
 
 def reply_queue(batch_id: str) -> str:
@@ -133,7 +133,7 @@ class Mailbox:
             channel.basic_consume(queue, self._on_sign, auto_ack=True)
             self.watching_since = time.time()
         except ChannelClosedByBroker as error:
-            if error.reply_code not in (_ACCESS_REFUSED, _NOT_FOUND):
+            if error.reply_code not in (ACCESS_REFUSED, NOT_FOUND):
                 raise
             self.watching_since = math.inf
 
@@ -185,7 +185,7 @@ class Mailbox:
         try:
             self._channel.queue_declare(queue, durable=True, arguments=arguments)
         except ChannelClosedByBroker as error:
-            if error.reply_code != _PRECONDITION_FAILED:  # it is there, of another version's making
+            if error.reply_code != PRECONDITION_FAILED:  # it is there, of another version's making
                 raise
             self._channel = self._open_channel()
 
@@ -194,8 +194,7 @@ class Mailbox:
         try:
             return int(self._channel.queue_declare(queue, passive=True).method.consumer_count)
         except ChannelClosedByBroker as error:
-            # 404 is also said of a queue whose node is down; that one comes back.
-            if error.reply_code != _NOT_FOUND or "down or inaccessible" in error.reply_text:
+            if error.reply_code != NOT_FOUND or will_be_back(error):
                 raise
             self._channel = self._open_channel()
             return None

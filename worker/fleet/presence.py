@@ -14,9 +14,8 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from pika.spec import BasicProperties
 
 from worker.broker import topology
-from worker.broker.connection import BrokerUnreachable, explain
+from worker.broker.connection import NOT_FOUND, BrokerRefused, BrokerUnreachable, explain
 from worker.fleet.batch import BatchError, check_id
-from worker.fleet.fanout import BrokerRefused
 
 _PREFETCH = 1000
 _QUIET = 2.0  # seconds without a message after which a stream is taken to have no more
@@ -64,7 +63,7 @@ def read(parameters: pika.ConnectionParameters, since: float) -> list[Present]:
         with pika.BlockingConnection(parameters) as connection:
             return _Reader(connection).read(since)
     except ChannelClosedByBroker as error:
-        if error.reply_code == topology.NOT_FOUND:
+        if error.reply_code == NOT_FOUND:
             raise BatchError(
                 f"the broker has no stream {topology.PRESENCE_QUEUE}: no worker has declared it, or its administrator "
                 "has not; docs/fleet.md has its arguments"

@@ -1,0 +1,419 @@
+"""`tsm-worker dead`: the review of what failed for good."""
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import reduce
+from typing import IO, Any
+
+import click
+import msgspec
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.progress import Progress
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from worker.broker.connection import parameters
+from worker.cli import broker_option, config_option, configuration_at
+from worker.cli.submit_ import TIME
+from worker.fleet import draft
+from worker.fleet.dead import DeadLetters, Report
+from worker.fleet.letter import Edit, Letter, Selection, indented, parse
+from worker.words import Outcome
+
+_SHORT = 8  # characters of an id that a table shows
+_LONG = 1000  # letters from which on a progress bar is worth it
+_COLUMNS = {
+    "id": _SHORT,
+    "host": 15,
+    "volume": 20,
+    "outcome": 11,
+    "code": 19,
+    "age": 4,
+    "tries": 5,
+}  # and widths
+_NAMED = 10  # letters that a question names
+_OUTCOMES = [each.value for each in Outcome if not each.successful and each is not Outcome.CANCELLED]
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60))
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class _Since(click.ParamType[datetime]):
+    """A time so long ago, or an ISO 8601 time (without a zone: this machine's)."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            return datetime.fromisoformat(value).astimezone()
+        except ValueError:
+            seconds = TIME.convert(value, param, ctx)
+            return datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds, UTC)
+
+
+def _all_of(*decorators: Decorator) -> Decorator:
+    return lambda function: reduce(lambda made, decorator: decorator(made), reversed(decorators), function)
+
+
+_broker = _all_of(
+    config_option,
+    broker_option,
+    click.option(
+        "--limit-lifted",
+        is_flag=True,
+        help="Answer for it that a policy has lifted the queue's delivery limit (docs/dead-letters.md).",
+    ),
+)
+_filters = _all_of(
+    click.option("--host", "hosts", multiple=True, metavar="H", help="Letters of this host (repeatable)."),
+    click.option(
+        "--code", "codes", multiple=True, metavar="CODE", help="… with this error code, such as timed-out."
+    ),
+    click.option(
+        "--ans", "ans_codes", multiple=True, metavar="CODE", help="… with this message, such as ANS1017E."
+    ),
+    click.option(
+        "--outcome", "outcomes", multiple=True, type=click.Choice(_OUTCOMES), help="… of this outcome."
+    ),
+    click.option(
+        "--since", type=_Since(), metavar="T", help="… from the last 2h, or from 2026-11-23T02:00 on."
+    ),
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_ids = click.argument("ids", nargs=-1, metavar="[ID...]")
+
+
+@click.group(
+    "dead",
+    epilog="""\b
+Examples:
+  tsm-worker dead list --since 12h
+  tsm-worker dead show 3f9a2c1e
+  tsm-worker dead replay --code timed-out --timeout 8h
+  tsm-worker dead discard --host retired01 --archive retired.ndjson
+
+Exit codes: 0 done, 1 some of it was not, 2 usage, 75 the broker is out of reach or refuses, 78 bad
+configuration.""",
+)
+def command() -> None:
+    """Review the dead letters: requests that failed for good, of all hosts.
+
+    An ID is a letter's id or the beginning of it. Several reviewers may work at once; looking changes nothing.
+    """
+
+
+@command.command(
+    "list", epilog="Examples: tsm-worker dead list; tsm-worker dead list --ans ANS1017E --since 2h --json"
+)
+@_broker
+@_filters
+@_json
+def list_(broker: str | None, *, limit_lifted: bool, as_json: bool, **filters: Any) -> None:
+    """List the letters, oldest first."""
+    with _review(broker, limit_lifted=limit_lifted) as dead:
+        letters = dead.letters(_selection(**filters))
+        if as_json:
+            _print_json_list(msgspec.json.encode(letter) for letter in letters)
+        elif not _print_table(letters):
+            click.echo("no dead letters", err=True)
+
+
+@command.command(
+    "show", epilog="Examples: tsm-worker dead show 3f9a2c1e; tsm-worker dead show 3f9a2c1e --json"
+)
+@_broker
+@click.argument("letter_id", metavar="ID")
+@_json
+def show(broker: str | None, letter_id: str, *, limit_lifted: bool, as_json: bool) -> None:
+    """Show one letter's whole story.
+
+    Why it failed, its headers, the end of dsmc's output, its request.
+    """
+    with _review(broker, limit_lifted=limit_lifted) as dead:
+        (line,) = dead.lines(Selection(ids=(letter_id,)))
+    if as_json:
+        click.echo(line)
+        return
+    letter, body = parse(line)
+    console = _console()
+    facts = {name.replace("_", " "): value for name, value in msgspec.to_builtins(letter).items()}
+    last_lines = facts.pop("last lines")
+    headers = msgspec.json.decode(line)["headers"]
+    facts |= {name: value for name, value in headers.items() if not name.startswith("tsm-")}  # told already
+    for name, value in facts.items():
+        if value not in (None, "", [], ()):
+            shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            console.print(Text(f"{_printable(name):20} ", "bold") + Text(_printable(shown)), soft_wrap=True)
+    if last_lines:
+        console.print(Text("\nits output ended with", "bold"))
+        console.print(Text("\n".join(map(_printable, last_lines))), soft_wrap=True)
+    console.print(Text("\nthe request", "bold"))
+    text = _printable(indented(body), keep="\n\t")
+    coloured = Syntax(text, "xml", background_color="default", word_wrap=True)
+    console.print(coloured if console.is_terminal else Text(text), soft_wrap=True)
+
+
+@command.command(
+    "replay",
+    epilog="""\b
+Examples:
+  tsm-worker dead replay 3f9a2c1e 77b0
+  tsm-worker dead replay --ans ANS1311E --since 1d --yes
+  tsm-worker dead replay --code timed-out --timeout 12h --set compression=no
+
+A letter leaves the list once the broker has confirmed its replay. The replay has a message id of its own,
+names the old one (tsm-replay-of), and is answered where the first request was.""",
+)
+@_broker
+@_ids
+@_filters
+@click.option(
+    "--set",
+    "options",
+    multiple=True,
+    metavar="K=V",
+    help="Change an option of dsmc on the way; K alone for a flag.",
+)
+@click.option("--timeout", type=TIME, metavar="T", help="… how long each run of dsmc may take, such as 8h.")
+@_yes
+@_json
+def replay(
+    broker: str | None,
+    ids: tuple[str, ...],
+    options: tuple[str, ...],
+    timeout: float | None,
+    *,
+    limit_lifted: bool,
+    yes: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Send requests to their hosts again.
+
+    Those of the letters with these IDs, or of those that the filters choose.
+    """
+    seconds = None if timeout is None else max(1, round(timeout))
+    edit = Edit(tuple(draft.option(each) for each in options), seconds)
+    with _review(broker, limit_lifted=limit_lifted) as dead:
+        chosen = _choose(dead, "replay", _selection(ids, **filters), yes=yes)
+        _tell(dead.replay(chosen, edit), "replayed", as_json=as_json)
+
+
+@command.command(
+    "discard",
+    epilog="Examples: tsm-worker dead discard 3f9a2c1e; tsm-worker dead discard --since 2026-11-01 --archive old.ndjson --yes",
+)
+@_broker
+@_ids
+@_filters
+@click.option(
+    "--archive",
+    type=click.File("ab"),
+    metavar="FILE",
+    help="Append the letters to FILE first, one line of JSON each.",
+)
+@_yes
+@_json
+def discard(
+    broker: str | None,
+    ids: tuple[str, ...],
+    archive: IO[bytes] | None,
+    *,
+    limit_lifted: bool,
+    yes: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Take letters out of the list for good.
+
+    Those with these IDs, or those that the filters choose.
+    """
+    with _review(broker, limit_lifted=limit_lifted) as dead:
+        chosen = _choose(dead, "discard", _selection(ids, **filters), yes=yes)
+        _tell(dead.discard(chosen, archive), "discarded", as_json=as_json)
+
+
+@command.command("export", epilog="Example: tsm-worker dead export --since 7d > letters.ndjson")
+@_broker
+@_filters
+def export(broker: str | None, *, limit_lifted: bool, **filters: Any) -> None:
+    """Print the letters whole, as NDJSON.
+
+    One line of JSON each: fields, properties, headers, and body (or body_base64, where it is no text).
+    """
+    with _review(broker, limit_lifted=limit_lifted) as dead:
+        for line in dead.lines(_selection(**filters)):
+            sys.stdout.buffer.write(line + b"\n")
+
+
+@command.command("stats", epilog="Examples: tsm-worker dead stats; tsm-worker dead stats --since 7d --json")
+@_broker
+@_filters
+@_json
+def stats(broker: str | None, *, limit_lifted: bool, as_json: bool, **filters: Any) -> None:
+    """Count the letters by host, error code and day."""
+    counts: dict[str, Counter[str]] = {"host": Counter(), "code": Counter(), "day": Counter()}
+    with _review(broker, limit_lifted=limit_lifted) as dead:
+        for letter in dead.letters(_selection(**filters)):
+            counts["host"][letter.host] += 1
+            counts["code"][letter.error_code] += 1
+            counts["day"][letter.when.astimezone().date().isoformat() if letter.when else "unknown"] += 1
+    total = counts["code"].total()
+    if as_json:
+        told = {"total": total, **{f"by_{name}": dict(found.most_common()) for name, found in counts.items()}}
+        click.echo(msgspec.json.format(msgspec.json.encode(told)))
+        return
+    console = _console()
+    for name, found in counts.items():
+        table = Table(name, "letters", box=None, pad_edge=False)
+        for key, count in sorted(found.items()) if name == "day" else found.most_common():
+            table.add_row(_printable(key) or "unknown", str(count))
+        console.print(table)
+    console.print(f"{total} dead letters")
+
+
+# -- what they share --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _review(broker: str | None, *, limit_lifted: bool) -> Iterator[DeadLetters]:
+    """Give the dead letters, with a progress bar where somebody watches and it takes long."""
+    bar = _Bar()
+    try:
+        yield DeadLetters(
+            parameters(configuration_at(broker)),
+            say=lambda sentence: click.echo(sentence, err=True),
+            on_progress=bar,
+            limit_lifted=limit_lifted,
+        )
+    finally:
+        bar.close()
+
+
+class _Bar:
+    """A progress bar on stderr, there from the first of many letters to the last."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if total < _LONG or not sys.stderr.isatty():
+            return
+        if self._progress is None:
+            self._progress = Progress(console=Console(stderr=True), transient=True)
+            self._progress.add_task("dead letters", total=total)
+            self._progress.start()
+        self._progress.update(self._progress.task_ids[0], completed=done)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _selection(
+    ids: tuple[str, ...] = (),
+    *,
+    hosts: tuple[str, ...],
+    codes: tuple[str, ...],
+    ans_codes: tuple[str, ...],
+    outcomes: tuple[str, ...],
+    since: datetime | None,
+) -> Selection:
+    codes_of_dsmc = tuple(code.upper() for code in ans_codes)
+    return Selection(ids, hosts, codes, codes_of_dsmc, outcomes, since)
+
+
+def _choose(dead: DeadLetters, verb: str, selection: Selection, *, yes: bool) -> list[str]:
+    """Return the ids of the letters that are meant, once the user has agreed to them."""
+    if selection == Selection():
+        raise click.UsageError(
+            f"say which letters to {verb}: their ids, or a filter such as --host or --since 30d"
+        )
+    chosen: list[str] = []
+    for letter in dead.letters(selection):
+        chosen.append(letter.id)
+        if not yes and len(chosen) <= _NAMED:
+            told = f"{letter.id[:_SHORT]}  {letter.host}  {letter.error_code}  {' '.join(letter.volumes)}"
+            click.echo(_printable(told), err=True)
+    if chosen and not yes:
+        if len(chosen) > _NAMED:
+            click.echo(f"… and {len(chosen) - _NAMED} more", err=True)
+        click.confirm(f"{verb.capitalize()} {_counted(len(chosen))}?", abort=True, err=True)
+    return chosen
+
+
+def _tell(report: Report, done: str, *, as_json: bool) -> None:
+    """Print what became of letters; end with 1 if some are left."""
+    if as_json:
+        click.echo(msgspec.json.encode({done: sorted(report.done), "left": report.left}))
+    else:
+        for letter_id, reason in report.left.items():
+            click.echo(f"{letter_id[:_SHORT]}: {_printable(reason)}", err=True)
+        click.echo(
+            f"{_counted(len(report.done))} {done}" + (f", {len(report.left)} left" if report.left else "")
+        )
+    sys.exit(1 if report.left else 0)
+
+
+def _counted(count: int) -> str:
+    return "1 letter" if count == 1 else f"{count} letters"
+
+
+def _print_json_list(items: Iterable[bytes]) -> None:
+    mark = b"[\n"
+    for item in items:
+        sys.stdout.buffer.write(mark + item)
+        mark = b",\n"
+    sys.stdout.buffer.write(b"[]\n" if mark == b"[\n" else b"\n]\n")
+
+
+def _print_table(letters: Iterable[Letter]) -> bool:
+    """Print the letters, each as it comes: any number will do; return whether there were any."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    bold = "\x1b[1m{}\x1b[0m" if sys.stdout.isatty() else "{}"
+    number = 0
+    for number, letter in enumerate(letters, start=1):
+        if number == 1:
+            click.echo(bold.format(_row([*_COLUMNS, "reason"], width)))
+        more = f" +{len(letter.volumes) - 1}" if len(letter.volumes) > 1 else ""
+        volumes = letter.volumes[0] + more if letter.volumes else "-"
+        told = [letter.id[:_SHORT], letter.host or "?", volumes, letter.outcome, letter.error_code]
+        click.echo(_row([*told, _age(letter.when), str(letter.attempts), letter.reason], width))
+    return number > 0
+
+
+def _row(cells: list[str], width: int | None) -> str:
+    """Return cells as a line: all but the last cut to their columns, all of it to the terminal's width."""
+    fitted = [
+        set_cell_size(_printable(cell), size) for cell, size in zip(cells, _COLUMNS.values(), strict=False)
+    ]
+    line = " ".join([*fitted, _printable(cells[-1])])
+    return line if width is None or cell_len(line) <= width else set_cell_size(line, width - 1) + "…"
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _age(when: datetime | None) -> str:
+    if when is None:
+        return "?"
+    seconds = max(0, (datetime.now(UTC) - when).total_seconds())
+    return next(
+        (f"{seconds // size:.0f}{unit}" for unit, size in _UNITS if seconds >= size), f"{seconds:.0f}s"
+    )
+
+
+def _printable(value: object, keep: str = "") -> str:
+    """Return text of a message as it may be shown: nothing in it commands a terminal."""
+    return "".join(c if c.isprintable() or c in keep else "\ufffd" for c in str(value))
