@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from worker import lock
-from worker.dsmc import orphans
+from worker.dsmc import marks, orphans
 from worker.dsmc.outcome import End
 from worker.dsmc.supervise import CannotStart, Control, Ending, environment
 
@@ -70,12 +70,7 @@ class Run:
         None as well when `control.leave` is set while a supervisor is still held up by a full disk.
         """
         run = cls(directory)
-        while not (started := _read(directory / "started")):
-            if not _lives(directory):
-                started = _read(directory / "started")
-                break
-            if control.leave.wait(_TICK):
-                return None
+        started = marks.started(directory, control)
         if not started:
             return None
         boot, stat = started.split(" ", 1)
@@ -85,7 +80,7 @@ class Run:
     @staticmethod
     def boot() -> str:
         """Return the identity of this boot, as the kernel gives it (random(4))."""
-        return _read(Path("/proc/sys/kernel/random/boot_id")).strip()
+        return marks.read(Path("/proc/sys/kernel/random/boot_id")).strip()
 
     def wait(self, limit: float, grace: float, control: Control) -> Ending | None:
         """Wait until the run is over, and end it when `limit` seconds since its start have passed.
@@ -132,7 +127,7 @@ class Run:
 
         A supervisor that is gone may have been killed just before it gave the file its name.
         """
-        return self._seen or _read(self.directory / "exit") or _read(self.directory / "exit.new")
+        return self._seen or marks.read(self.directory / "exit") or marks.read(self.directory / "exit.new")
 
     def _ended(self, limit: float) -> Ending:
         elapsed = _now() - self._started_at
@@ -179,7 +174,7 @@ class Run:
     def _members(self) -> Iterator[Path]:
         """Yield the `/proc` directory of each process of the run's group that is not yet dead."""
         for entry in Path("/proc").iterdir() if self._pid > 1 else ():
-            if entry.name.isdigit() and (stat := _read(entry / "stat")):
+            if entry.name.isdigit() and (stat := marks.read(entry / "stat")):
                 state, _, group = _fields(stat)[:3]
                 if int(group) == self._pid and state not in "ZX":
                     yield entry
@@ -220,7 +215,7 @@ class Run:
     def _alive(self) -> bool:
         if self._popen is not None:
             return self._popen.poll() is None
-        stat = _read(Path(f"/proc/{self._pid}/stat"))
+        stat = marks.read(Path(f"/proc/{self._pid}/stat"))
         return (
             bool(stat) and _identity(stat) == (self._pid, self._started_at) and _fields(stat)[0] not in "ZX"
         )
@@ -228,20 +223,6 @@ class Run:
 
 def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _read(path: Path) -> str:
-    """Return a small file's whole lines, '' if it is missing or its last line is not yet complete."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return text if text.endswith("\n") else ""
-
-
-def _lives(directory: Path) -> bool:
-    """Whether somebody holds the directory's lock: the run's supervisor, or the worker that is starting it."""
-    return lock.held(directory / "lock")
 
 
 # /proc/PID/stat: "pid (name) state parent group session ...", the start time as its 22nd field (proc(5)). The

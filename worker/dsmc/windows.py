@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worker import lock
+from worker.dsmc import marks
 from worker.dsmc.outcome import End
 from worker.dsmc.supervise import CannotStart, Control, Ending, environment
 
@@ -75,12 +76,7 @@ class Run:
         None as well when `control.leave` is set while a supervisor is still held up by a full disk.
         """
         run = cls(directory)
-        while not (started := _read(directory / "started")):
-            if not _lives(directory):
-                started = _read(directory / "started")
-                break
-            if control.leave.wait(_TICK):
-                return None
+        started = marks.started(directory, control)
         if not started:
             return None
         pid, creation, uptime_then = started.split()
@@ -118,7 +114,7 @@ class Run:
         return self._ended()
 
     def _ended(self) -> Ending:
-        written = _read(self.directory / "exit")
+        written = marks.read(self.directory / "exit")
         if not written:  # what it ran ended with its job object
             return Ending(End.LOST, None, max(0.0, uptime() - self._started_at) if self._process else 0.0)
         code, uptime_then = written.split()
@@ -182,17 +178,3 @@ def _wish(path: Path, grace: float) -> None:
     fresh = path.with_name("end.new")
     fresh.write_text(f"{grace}\n", encoding="ascii")
     fresh.replace(path)
-
-
-def _read(path: Path) -> str:
-    """Return a small file's whole lines, '' if it is missing or its last line is not yet complete."""
-    try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return text if text.endswith("\n") else ""
-
-
-def _lives(directory: Path) -> bool:
-    """Whether somebody holds the directory's lock: the run's supervisor, or the worker that is starting it."""
-    return lock.held(directory / "lock")
