@@ -37,7 +37,6 @@ from typing import Any, NoReturn, Self
 
 import msgspec
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 from pika.spec import Basic, BasicProperties
 
@@ -54,10 +53,10 @@ from worker.broker.connection import (
 from worker.errors import TsmWorkerError
 from worker.fleet import letter as letters
 from worker.fleet.letter import Letter
+from worker.fleet.tap import Tap
 
 _PATIENCE = 300.0  # seconds to wait for other reviewers to be done
 _FIRST = 1.0  # seconds until a first letter comes, or somebody else has them
-_SLICE = 0.02  # seconds: pika waits all of its time for what came with an answer
 _QUIET = 10.0  # seconds without a delivery, until it is asked why
 _WINDOW = (
     65_535  # letters that one consumer holds: AMQP's largest prefetch, for zero is 2,000 on a quorum queue
@@ -166,8 +165,8 @@ class Hold:
         with _in_our_words("the connection was lost while letters were taken out", Lost):
             for start in range(0, len(tags), _ACKS):
                 for tag in tags[start : start + _ACKS]:
-                    self._channel.basic_ack(tag)
-                self._channel.basic_get(topology.DEAD_QUEUE)
+                    self._tap.ack(tag)
+                self._tap.settle()
 
     # -- coming and going ----------------------------------------------------------------------------------
 
@@ -202,7 +201,7 @@ class Hold:
         deadline = time.monotonic() + _PATIENCE
         said = False
         while True:
-            self._channel = self._connection.channel()
+            self._tap = Tap(self._connection, self._on_message)
             self.count, consumers = self._look_around()
             if consumers == 0:
                 if self.count == 0:
@@ -222,27 +221,21 @@ class Hold:
 
     def _look_around(self) -> tuple[int, int]:
         """Return how many letters are ready, and how many consumers there are. Needs no right."""
-        found = self._channel.queue_declare(topology.DEAD_QUEUE, passive=True).method
+        channel = self._connection.channel()
+        found = channel.queue_declare(topology.DEAD_QUEUE, passive=True).method
+        channel.close()
         return int(found.message_count), int(found.consumer_count)
 
     def _give_back(self) -> None:
-        """Close the channel: the broker puts back in order what was not settled.
-
-        pika would cancel the consumers first: for a moment the letters were held with nobody seen to hold them.
-        And it would reject, one by one and so out of order, what it has not shown yet.
-        """
-        channel = self._channel._impl  # noqa: SLF001 -- see above
-        channel._cancelled.update(channel.consumer_tags)  # noqa: SLF001 -- see above
-        channel.close()
-        while not channel.is_closed:
-            self._connection.process_data_events(_SLICE)
+        """Have the broker put back in order what was not settled."""
+        self._tap.close()
         self._inbox.clear()
         self._tag, self._room, self._opened = None, 0, 0
 
     def _leave(self) -> bool:
         """Disconnect; return whether the broker has taken all that it was told."""
         try:
-            if self._connection.is_open and hasattr(self, "_channel") and self._channel.is_open:
+            if self._connection.is_open and hasattr(self, "_tap") and self._tap.is_open:
                 self._give_back()
                 self._connection.close()
                 return True
@@ -258,26 +251,14 @@ class Hold:
         """Open another consumer, and close the one that is full: its letters stay held, and earlier in order."""
         full, self._tag = self._tag, f"review-{self._opened:04}"
         self._opened += 1
-        self._channel.basic_qos(prefetch_count=self.window)
-        self._channel.basic_consume(topology.DEAD_QUEUE, self._on_message, consumer_tag=self._tag)
-        if full is not None:
-            # Not pika's blocking call: its answer comes after all deliveries to the new one, which it would read first.
-            self._channel._impl.basic_cancel(full)  # noqa: SLF001 -- see above
+        self._tap.consume(self._tag, self.window, instead_of=full)
         self._room = self.window
 
-    def _on_message(
-        self, _channel: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes
-    ) -> None:
+    def _on_message(self, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        letter = letters.read(properties, body, str(method.routing_key))
         returns = (properties.headers or {}).get("x-delivery-count")
         self._inbox.append(
-            Delivery(
-                method.delivery_tag,
-                properties,
-                body,
-                letters.read(properties, body, str(method.routing_key)),
-                bool(method.redelivered),
-                returns,
-            )
+            Delivery(method.delivery_tag, properties, body, letter, bool(method.redelivered), returns)
         )
 
     def _receive(self) -> Delivery | None:
@@ -293,13 +274,7 @@ class Hold:
 
     def _comes(self, patience: float) -> bool:
         """Return whether a letter is there, or comes within so many seconds."""
-        deadline = time.monotonic() + patience
-        while not self._inbox and time.monotonic() < deadline:
-            self._connection.process_data_events(_SLICE)
-            # Of a channel that the broker has closed, or a consumer it has cancelled, nothing else tells.
-            if not (self._channel.is_open and self._channel.consumer_tags):
-                raise Lost("the broker closed the channel or cancelled the consumer")
-        return bool(self._inbox)
+        return self._tap.wait(lambda: self._inbox, patience)
 
     def _prove(self, last: Delivery, copies: "_Copies") -> None:
         """Have the last letter go to and fro. Raise ReviewError if it does not come back."""
@@ -308,7 +283,7 @@ class Hold:
             copies.add(last)
             copies.safe()
         while not _is_proof(last):
-            self._channel.basic_nack(last.tag)
+            self._tap.give_back(last.tag)
             self._room += 1
             again = self._receive()
             if again is None or again.letter.id != last.letter.id:
