@@ -1,85 +1,157 @@
-"""Eligibility on Windows hosts that no test machine is, told by what Windows says of their drives and volumes."""
+"""Eligibility on Windows hosts that no test machine is, told by what Win32 answers there."""
 
+import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count
 from threading import Event
+from typing import TypeVar
 
 import pytest
 
 from worker.volumes import Verdict, windows
-from worker.volumes.windows import Drive, Kind, Volume, Win32Error, WindowsVolumes
+from worker.volumes.drives import (
+    IS_CLUSTERED,
+    NO_MORE_FILES,
+    Drive,
+    Drives,
+    Kind,
+    Refused,
+    Volume,
+    Win32Error,
+)
+from worker.volumes.windows import WindowsVolumes
 from worker.words import Platform
+
+Answer = TypeVar("Answer")
 
 
 def guid(number: int) -> str:
     return f"\\\\?\\Volume{{5f1c2d3e-0000-0000-0000-{number:012x}}}\\"
 
 
-SYSTEM, DATA, RAW, MOUNTED, STICK, BROKEN, HUNG = (guid(number) for number in range(7))
+SYSTEM, DATA, RAW, MOUNTED, BLANK, SHARED, CARD, STICK, BROKEN, HUNG = (guid(number) for number in range(10))
 
 
-# A host: C: with the system, D: with data, E: raw, a volume mounted in a folder only, a stick U:, and trouble.
+@dataclass(frozen=True)
+class Captured:
+    """What Win32 answers about a volume; a number in an answer's place is the error that the call fails with.
+
+    `file_system`: its name and flags; `device`: an NTSTATUS, the FILE_DEVICE_ type and characteristics.
+    """
+
+    mount_points: tuple[str, ...] | int = ()
+    file_system: tuple[str, int] | int = ("NTFS", 0)
+    device: tuple[int, int, int] | int = (0, 7, 0)
+    clustered: bool = False
+    hangs: bool = False
+
+
+# A host: C: with the system, D: with data, E: raw, volumes mounted in folders only, a stick U:, and trouble.
 DRIVES = {
-    "C:": Drive(Kind.FIXED),
-    "D:": Drive(Kind.FIXED),
-    "E:": Drive(Kind.FIXED),
-    "H:": Drive(Kind.FIXED),
-    "N:": Drive(Kind.NETWORK),
-    "R:": Drive(Kind.RAM),
-    "S:": Drive(Kind.FIXED, "D:\\data"),
-    "U:": Drive(Kind.REMOVABLE),
-    "V:": Drive(Kind.FIXED),  # of a driver that makes drives without volumes
-    "X:": Drive(Kind.CD),
+    "C:": (3, "\\Device\\HarddiskVolume1"),
+    "D:": (3, "\\Device\\HarddiskVolume2"),
+    "E:": (3, "\\Device\\HarddiskVolume3"),
+    "H:": (3, "\\Device\\HarddiskVolume4"),
+    "N:": (4, "\\Device\\LanmanRedirector\\;N:0\\fs\\share"),
+    "R:": (6, "\\Device\\Ramdisk"),
+    "S:": (3, "\\??\\D:\\data"),
+    "U:": (2, "\\Device\\HarddiskVolume5"),
+    "V:": (3, "\\Device\\Vendor"),  # of a driver that makes drives without volumes
+    "X:": (5, "\\Device\\CdRom0"),
 }
-MOUNTED_AT = {
-    "C:\\": SYSTEM,
-    "D:\\": DATA,
-    "E:\\": RAW,
-    "H:\\": HUNG,
-    "U:\\": STICK,
-    "C:\\mnt\\sql\\": MOUNTED,
-    "U:\\mnt\\data\\": DATA,
+VOLUMES = {
+    SYSTEM: Captured(("C:\\",)),
+    DATA: Captured(("U:\\mnt\\data\\", "D:\\"), ("NTFS", 0x80000)),
+    RAW: Captured(("E:\\",), 1005),
+    MOUNTED: Captured(("C:\\mnt\\sql\\",)),
+    BLANK: Captured(("C:\\mnt\\blank\\",), ("RAW", 0)),
+    SHARED: Captured(("C:\\mnt\\shared\\",), clustered=True),
+    CARD: Captured(("C:\\mnt\\card\\",), ("FAT32", 0), (0, 7, 1)),
+    STICK: Captured(("U:\\",), ("FAT32", 0), (0, 7, 1)),
+    BROKEN: Captured(5),
+    HUNG: Captured(("H:\\",), hangs=True),
 }
-KNOWN = {
-    SYSTEM: Volume(SYSTEM, Kind.FIXED, "NTFS", mounted_at=("C:\\",)),
-    DATA: Volume(DATA, Kind.FIXED, "NTFS", read_only=True, mounted_at=("D:\\", "U:\\mnt\\data\\")),
-    RAW: Volume(RAW, Kind.FIXED, error=windows.UNRECOGNIZED, mounted_at=("E:\\",)),
-    MOUNTED: Volume(MOUNTED, Kind.FIXED, "NTFS", mounted_at=("C:\\mnt\\sql\\",)),
-    STICK: Volume(STICK, Kind.REMOVABLE, "FAT32", mounted_at=("U:\\",)),
-}
-DIRECTORIES = ("C:\\mnt", "D:\\data")
-FILES = ("D:\\a file",)
+ATTRIBUTES = {"C:\\mnt": 0x10, "D:\\data": 0x10, "D:\\torn": 0x10, "D:\\a file": 0x20}
 
 
 class CapturedWindows:
-    """The host above, or one of other volumes."""
+    """The host above, or one with other volumes, where each search for volumes ends with the error `end`."""
 
-    def __init__(self, known: Mapping[str, Volume] = KNOWN, broken: tuple[str, ...] = (BROKEN,)) -> None:
-        self.known = known
-        self.broken = broken
+    def __init__(self, volumes: Mapping[str, Captured] = VOLUMES, end: int = NO_MORE_FILES) -> None:
+        self.volumes = volumes
+        self.end = end
         self.released = Event()
+        self.numbers = count(1)
+        self.searches: dict[int, Iterator[str]] = {}
+        self.devices: dict[int, Captured] = {}
 
-    def drive(self, letter: str) -> Drive:
-        return DRIVES.get(letter, Drive(Kind.MISSING))
+    def drive_type(self, root: str) -> int:
+        return DRIVES.get(root.rstrip("\\"), (1,))[0]
 
-    def volume_at(self, root: str) -> str | None:
-        return MOUNTED_AT.get(root)
+    def dos_device(self, letter: str) -> str:
+        if letter not in DRIVES:
+            raise Win32Error(2)
+        return DRIVES[letter][1]
 
-    def volume(self, device: str) -> Volume:
-        if device == HUNG:
+    def volume_at(self, root: str) -> str:
+        for device, captured in self.volumes.items():
+            if isinstance(captured.mount_points, tuple) and root in captured.mount_points:
+                return device
+        raise Win32Error(4390)
+
+    def mount_points(self, device: str) -> tuple[str, ...]:
+        if self.volumes[device].hangs:
             self.released.wait()
-        if device in self.broken:
-            raise Win32Error("Windows refuses")
-        return self.known[device]
+        return answer(self.volumes[device].mount_points)
 
-    def volumes(self) -> list[str]:
-        return [*self.broken, *self.known]
+    def file_system(self, device: str) -> tuple[str, int]:
+        return answer(self.volumes[device].file_system)
 
-    def is_directory(self, path: str) -> bool | None:
-        return path in DIRECTORIES if path in (*DIRECTORIES, *FILES) else None
+    def first_volume(self) -> tuple[int, str]:
+        if not self.volumes:
+            raise Win32Error(self.end)
+        search, devices = next(self.numbers), iter(self.volumes)
+        self.searches[search] = devices
+        return search, next(devices)
+
+    def next_volume(self, search: int) -> str:
+        return answer(next(self.searches[search], self.end))
+
+    def end_search(self, search: int) -> None:
+        del self.searches[search]
+
+    def open(self, device: str) -> int:
+        captured, handle = self.volumes[f"{device}\\"], next(self.numbers)
+        answer(captured.device)
+        self.devices[handle] = captured
+        return handle
+
+    def close(self, handle: int) -> None:
+        del self.devices[handle]
+
+    def control(self, handle: int, code: int) -> None:
+        if code != IS_CLUSTERED or not self.devices[handle].clustered:
+            raise Win32Error(1)
+
+    def device_information(self, handle: int) -> tuple[int, int, int]:
+        return answer(self.devices[handle].device)
+
+    def attributes(self, path: str) -> int:
+        if path not in ATTRIBUTES:
+            raise Win32Error(5 if path == "D:\\barred" else 2)
+        return ATTRIBUTES[path]
 
     def mount_point_of(self, path: str) -> str:
+        if path == "D:\\torn":
+            raise Win32Error(1117)
         return path[:3]
+
+
+def answer(captured: Answer | int) -> Answer:
+    if isinstance(captured, int):
+        raise Win32Error(captured)
+    return captured
 
 
 @pytest.fixture
@@ -93,6 +165,92 @@ def verdict(host: WindowsVolumes, name: str) -> Verdict:
     [one] = host.judge([name])
     assert one.volume == name
     return one
+
+
+# -- what the answers mean ---------------------------------------------------------------------------------
+
+FOLDER = ("C:\\mnt\\",)
+ANSWERS = {
+    "mounted nowhere": (Captured(), Volume(RAW, Kind.FIXED, "NTFS")),
+    "mounted in a folder": (Captured(FOLDER), Volume(RAW, Kind.FIXED, "NTFS", mounted_at=FOLDER)),
+    "mounted in many places, its letters first": (
+        Captured(("C:\\b\\", "E:\\", "C:\\a\\", "D:\\")),
+        Volume(RAW, Kind.FIXED, "NTFS", mounted_at=("D:\\", "E:\\", "C:\\a\\", "C:\\b\\")),
+    ),
+    "of its letter's kind": (Captured(("U:\\",)), Volume(RAW, Kind.REMOVABLE, "NTFS", mounted_at=("U:\\",))),
+    "of its device's kind": (
+        Captured(FOLDER, device=(0, 7, 1)),
+        Volume(RAW, Kind.REMOVABLE, "NTFS", mounted_at=FOLDER),
+    ),
+    "CD, as removable media": (Captured(device=(0, 2, 3)), Volume(RAW, Kind.REMOVABLE, "NTFS")),
+    "CD, as no removable media": (Captured(device=(0, 2, 2)), Volume(RAW, Kind.CD, "NTFS")),
+    "network": (Captured(device=(0, 0x14, 0x10)), Volume(RAW, Kind.NETWORK, "NTFS")),
+    "RAM disk": (Captured(device=(0, 0x24, 0)), Volume(RAW, Kind.RAM, "NTFS")),
+    "tape": (Captured(device=(0, 0x1F, 0)), Volume(RAW, Kind.UNKNOWN, "NTFS")),
+    "of no kind": (Captured(device=(0xC0000010, 7, 0)), Volume(RAW, Kind.UNKNOWN, "NTFS")),
+    "read-only": (
+        Captured(file_system=("NTFS", 0x80000 | 0xFF)),
+        Volume(RAW, Kind.FIXED, "NTFS", read_only=True),
+    ),
+    "writable": (Captured(file_system=("FAT", 0x206)), Volume(RAW, Kind.FIXED, "FAT")),
+    "raw by its error": (Captured(file_system=1005), Volume(RAW, Kind.FIXED, error=1005)),
+    "raw by its name": (Captured(file_system=("RAW", 0)), Volume(RAW, Kind.FIXED, "RAW")),
+    "locked": (Captured(file_system=0x80310000), Volume(RAW, Kind.FIXED, error=0x80310000)),
+    "clustered": (Captured(clustered=True), Volume(RAW, Kind.FIXED, "NTFS", clustered=True)),
+    "raw, clustered": (
+        Captured(file_system=1005, clustered=True),
+        Volume(RAW, Kind.FIXED, error=1005, clustered=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_a_volume_is_what_the_answers_about_it_say(what: str) -> None:
+    captured, volume = ANSWERS[what]
+    win32 = CapturedWindows({RAW: captured})
+    assert Drives(win32).volume(RAW) == volume
+    assert not win32.devices
+
+
+@pytest.mark.parametrize("captured", [Captured(mount_points=5), Captured(device=5)])
+def test_a_volume_that_windows_bars_says_so(captured: Captured) -> None:
+    with pytest.raises(Refused) as refused:
+        Drives(CapturedWindows({RAW: captured})).volume(RAW)
+    assert str(refused.value) == f"{RAW}: Windows refuses, with system error 5 (`net helpmsg 5`)"
+
+
+@pytest.mark.parametrize(
+    ("letter", "drive"),
+    [
+        ("C:", Drive(Kind.FIXED)),
+        ("N:", Drive(Kind.NETWORK)),
+        ("Q:", Drive(Kind.MISSING)),
+        ("S:", Drive(Kind.FIXED, "D:\\data")),
+    ],
+)
+def test_a_drive_is_what_the_answers_about_it_say(letter: str, drive: Drive) -> None:
+    assert Drives(CapturedWindows()).drive(letter) == drive
+
+
+def test_a_search_finds_every_volume() -> None:
+    win32 = CapturedWindows()
+    assert Drives(win32).volumes() == list(VOLUMES)
+    assert not win32.searches
+
+
+@pytest.mark.parametrize("volumes", [{}, VOLUMES], ids=["begins", "ends"])
+def test_a_search_that_fails_says_so_and_gives_no_half_list(volumes: Mapping[str, Captured]) -> None:
+    win32 = CapturedWindows(volumes, end=1117)
+    with pytest.raises(Refused, match=r"^this host's volumes: Windows refuses, with system error 1117 "):
+        WindowsVolumes(win32).all()
+    [found] = WindowsVolumes(win32).judge([RAW])
+    assert "this host's volumes: Windows refuses" in found.reason
+    assert not win32.searches
+
+
+def test_the_edge_is_on_windows_only() -> None:
+    with pytest.raises(ImportError, match="on Windows only"):
+        importlib.import_module("worker.volumes.win32")
 
 
 # -- the decision ------------------------------------------------------------------------------------------
@@ -173,6 +331,7 @@ def test_what_dsmc_cannot_image_is_refused_with_what_was_found(what: str) -> Non
         (DATA, DATA),
         (DATA[:-1].upper(), DATA),
         ("c:\\mnt\\sql", MOUNTED),
+        ("c:\\mnt\\blank", BLANK),
         ("C:/mnt/./x/../sql/", MOUNTED),
         ("u:\\mnt\\data", DATA),  # the folder is on a stick, the volume mounted there is not
     ],
@@ -222,7 +381,11 @@ def test_a_volume_goes_by_each_of_its_names(host: WindowsVolumes, name: str, dev
         ("c:/mnt/", "C:\\mnt is a directory"),
         ("d:\\a file", "a file, and lies on the volume D:"),
         ("d:\\nothing", "there is no D:\\nothing"),
-        (BROKEN, "Windows refuses"),
+        ("d:\\barred", "D:\\barred: Windows refuses, with system error 5 "),
+        ("d:\\torn", "D:\\torn: Windows refuses, with system error 1117 "),
+        ("c:\\mnt\\shared", "a disk of a cluster"),
+        ("c:\\mnt\\card", "a removable drive"),
+        (BROKEN, f"{BROKEN}: Windows refuses, with system error 5 "),
         ("h:", "no answer about it within 0.5 s; its disk or driver hangs"),
     ],
 )
@@ -244,12 +407,22 @@ def test_a_volume_named_twice_is_refused_each_time(host: WindowsVolumes) -> None
 
 def test_all_lists_each_volume_once_by_its_first_mount_point(host: WindowsVolumes) -> None:
     found = {one.volume: one.eligible for one in host.all()}
-    assert found == {BROKEN: False, "C:": True, "C:\\mnt\\sql": True, "D:": True, "E:": True, "U:": False}
+    assert found == {
+        BROKEN: False,
+        HUNG: False,
+        "C:": True,
+        "C:\\mnt\\blank": True,
+        "C:\\mnt\\card": False,
+        "C:\\mnt\\shared": False,
+        "C:\\mnt\\sql": True,
+        "D:": True,
+        "E:": True,
+        "U:": False,
+    }
     assert list(found) == sorted(found, key=str.lower)
     assert host.platform is Platform.WINDOWS
 
 
 def test_a_volume_that_is_mounted_nowhere_goes_by_its_guid() -> None:
-    raw = Volume(RAW, Kind.FIXED, error=windows.UNRECOGNIZED)
-    [found] = WindowsVolumes(CapturedWindows({RAW: raw}, broken=())).all()
+    [found] = WindowsVolumes(CapturedWindows({RAW: Captured(file_system=1005)})).all()
     assert (found.volume, found.eligible) == (RAW, True)

@@ -4,7 +4,7 @@
 Read on: `verdict` (the answer), then for Linux `linux` (the way of one call), `paths` and `mounts` (from a
 name to a device), `devices` (what the device is), `eligibility` and `partitions` (the tables that decide),
 `kernel` (the edge: sysfs, mountinfo, device nodes, blkid); for Windows `windows` (the way of one call and the
-tables) and `win32` (the edge). `inquiry` is what both share.
+tables), `drives` (what Windows' answers mean) and `win32` (the edge). `inquiry` is what both share.
 """
 
 import sys

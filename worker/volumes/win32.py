@@ -1,4 +1,4 @@
-"""The one edge of this room on Windows: what the Win32 API says, read as data.
+"""The one edge of this room on Windows: the calls of Win32, one by one; what they answer, `drives` reads.
 
 ctypes needs nothing installed and costs no import that the worker has not paid already. Sources: the pages of
 the same names on Microsoft Learn ("GetVolumeInformationW function" and so on).
@@ -6,10 +6,10 @@ the same names on Microsoft Learn ("GetVolumeInformationW function" and so on).
 
 import ctypes
 import sys
-from contextlib import suppress
-from ctypes import wintypes
+from ctypes.wintypes import BOOL, DWORD, HANDLE, LPCWSTR, LPDWORD, LPVOID, LPWSTR, UINT, ULONG
+from typing import Any
 
-from worker.volumes.windows import Drive, Kind, Volume, Win32Error
+from worker.volumes.drives import Win32Error
 
 if sys.platform != "win32":
     raise ImportError("Win32 is on Windows only")
@@ -17,178 +17,142 @@ if sys.platform != "win32":
 _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
 _ntdll = ctypes.WinDLL("ntdll")
 
-_CreateFile = _kernel32.CreateFileW
-_CreateFile.restype = wintypes.HANDLE
-_CreateFile.argtypes = [
-    wintypes.LPCWSTR,
-    wintypes.DWORD,
-    wintypes.DWORD,
-    ctypes.c_void_p,
-    wintypes.DWORD,
-    wintypes.DWORD,
-    wintypes.HANDLE,
-]
-_CloseHandle = _kernel32.CloseHandle
-_CloseHandle.argtypes = [wintypes.HANDLE]
-_FindFirstVolume = _kernel32.FindFirstVolumeW
-_FindFirstVolume.restype = wintypes.HANDLE
-_FindFirstVolume.argtypes = [wintypes.LPWSTR, wintypes.DWORD]
-_FindNextVolume = _kernel32.FindNextVolumeW
-_FindNextVolume.argtypes = [wintypes.HANDLE, wintypes.LPWSTR, wintypes.DWORD]
-_FindVolumeClose = _kernel32.FindVolumeClose
-_FindVolumeClose.argtypes = [wintypes.HANDLE]
-_GetFileAttributes = _kernel32.GetFileAttributesW
-_GetFileAttributes.restype = wintypes.DWORD
-_DeviceIoControl = _kernel32.DeviceIoControl
-_DeviceIoControl.argtypes = [
-    wintypes.HANDLE,
-    wintypes.DWORD,
-    ctypes.c_void_p,
-    wintypes.DWORD,
-    ctypes.c_void_p,
-    wintypes.DWORD,
-    wintypes.LPDWORD,
-    ctypes.c_void_p,
-]
-_NtQueryVolumeInformationFile = _ntdll.NtQueryVolumeInformationFile
-_NtQueryVolumeInformationFile.argtypes = [
-    wintypes.HANDLE,
-    ctypes.c_void_p,
-    ctypes.c_void_p,
-    wintypes.ULONG,
-    ctypes.c_int,
-]
 
-_INVALID_HANDLE = ctypes.c_void_p(-1).value
-_NOTHING_THERE = (2, 3)  # ERROR_FILE_NOT_FOUND, ERROR_PATH_NOT_FOUND
-_NO_ATTRIBUTES = 0xFFFFFFFF  # INVALID_FILE_ATTRIBUTES
-_DIRECTORY = 0x10  # FILE_ATTRIBUTE_DIRECTORY
-_READ_ONLY = 0x80000  # FILE_READ_ONLY_VOLUME
+def _declared(name: str, *parameters: Any, result: Any = BOOL, failure: int = 0) -> Any:
+    """Return a function of kernel32 which raises Win32Error where its result is `failure`."""
+
+    def checked(answer: int, *_: object) -> int:
+        if answer == failure:
+            raise Win32Error(ctypes.get_last_error() & 0xFFFFFFFF)
+        return answer
+
+    function = getattr(_kernel32, name)
+    function.argtypes, function.restype, function.errcheck = parameters, result, checked
+    return function
+
+
+_INVALID_HANDLE = ctypes.c_size_t(-1).value
+_INVALID_ATTRIBUTES = 0xFFFFFFFF
+
+_QueryDosDevice = _declared("QueryDosDeviceW", LPCWSTR, LPWSTR, DWORD, result=DWORD)
+_GetVolumeNameForVolumeMountPoint = _declared("GetVolumeNameForVolumeMountPointW", LPCWSTR, LPWSTR, DWORD)
+_GetVolumePathNamesForVolumeName = _declared(
+    "GetVolumePathNamesForVolumeNameW", LPCWSTR, LPWSTR, DWORD, LPDWORD
+)
+_GetVolumeInformation = _declared(
+    "GetVolumeInformationW", LPCWSTR, LPWSTR, DWORD, LPDWORD, LPDWORD, LPDWORD, LPWSTR, DWORD
+)
+_FindFirstVolume = _declared("FindFirstVolumeW", LPWSTR, DWORD, result=HANDLE, failure=_INVALID_HANDLE)
+_FindNextVolume = _declared("FindNextVolumeW", HANDLE, LPWSTR, DWORD)
+_FindVolumeClose = _declared("FindVolumeClose", HANDLE)
+_CreateFile = _declared(
+    "CreateFileW", LPCWSTR, DWORD, DWORD, LPVOID, DWORD, DWORD, HANDLE, result=HANDLE, failure=_INVALID_HANDLE
+)
+_CloseHandle = _declared("CloseHandle", HANDLE)
+_DeviceIoControl = _declared("DeviceIoControl", HANDLE, DWORD, LPVOID, DWORD, LPVOID, DWORD, LPDWORD, LPVOID)
+_GetFileAttributes = _declared("GetFileAttributesW", LPCWSTR, result=DWORD, failure=_INVALID_ATTRIBUTES)
+_GetVolumePathName = _declared("GetVolumePathNameW", LPCWSTR, LPWSTR, DWORD)
+
+# Neither of these has an error code to raise.
+_GetDriveType = _kernel32.GetDriveTypeW
+_GetDriveType.argtypes, _GetDriveType.restype = (LPCWSTR,), UINT
+_NtQueryVolumeInformationFile = _ntdll.NtQueryVolumeInformationFile
+_NtQueryVolumeInformationFile.argtypes = (HANDLE, LPVOID, LPVOID, ULONG, ctypes.c_int)
+
 _NO_DIALOGS = (
     0x8001  # SEM_FAILCRITICALERRORS, SEM_NOOPENFILEERRORBOX: "insert a disk" is an error, not a window
 )
 _SHARE_ALL = 7
 _OPEN_EXISTING = 3
-_IS_CLUSTERED = 0x560030  # IOCTL_VOLUME_IS_CLUSTERED: succeeds where the volume is
 _DEVICE_INFORMATION = 4  # FileFsDeviceInformation
-_REMOVABLE = 1  # FILE_REMOVABLE_MEDIA
-_KINDS = {2: Kind.CD, 7: Kind.FIXED, 0x14: Kind.NETWORK, 0x24: Kind.RAM}  # FILE_DEVICE_..., by its number
 _NAME = 261  # characters, MAX_PATH and an end
 _PATH = 32768
 
 
 class Win32:
-    """Volumes and drives of this machine."""
+    """The calls, as `drives.Win32` has them."""
 
-    def drive(self, letter: str) -> Drive:
-        """Return what the drive `letter` (`E:`) is."""
-        kind = Kind(_kernel32.GetDriveTypeW(f"{letter}\\"))
+    def drive_type(self, root: str) -> int:
+        """Call GetDriveTypeW."""
+        kind: int = _GetDriveType(root)
+        return kind
+
+    def dos_device(self, letter: str) -> str:
+        """Call QueryDosDeviceW."""
         target = ctypes.create_unicode_buffer(_PATH)
-        if not _kernel32.QueryDosDeviceW(letter, target, _PATH):
-            return Drive(kind)
-        # DefineDosDevice, which SUBST calls, puts this before a path; a device's own letter has \Device\.
-        _, link, path = target.value.rpartition("\\??\\")
-        return Drive(kind, path if link else "")
+        _QueryDosDevice(letter, target, _PATH)
+        return target.value
 
-    def volume_at(self, root: str) -> str | None:
-        """Return the GUID path of the volume whose mount point `root` is, None where it is none."""
+    def volume_at(self, root: str) -> str:
+        """Call GetVolumeNameForVolumeMountPointW."""
         _set_quiet()
         name = ctypes.create_unicode_buffer(_NAME)
-        # Why not (no reparse point, a junction, nothing there), the caller finds out by looking.
-        return name.value if _kernel32.GetVolumeNameForVolumeMountPointW(root, name, _NAME) else None
+        _GetVolumeNameForVolumeMountPoint(root, name, _NAME)
+        return name.value
 
-    def volume(self, device: str) -> Volume:
-        """Return what the volume with the GUID path `device` is."""
+    def mount_points(self, device: str) -> list[str]:
+        """Call GetVolumePathNamesForVolumeNameW."""
+        points = ctypes.create_unicode_buffer(_PATH)
+        _GetVolumePathNamesForVolumeName(device, points, _PATH, DWORD())
+        return [point for point in ctypes.wstring_at(points, _PATH).split("\0") if point]
+
+    def file_system(self, device: str) -> tuple[str, int]:
+        """Call GetVolumeInformationW."""
         _set_quiet()
-        mounted_at = _mount_points(device)
-        file_system = ctypes.create_unicode_buffer(_NAME)
-        flags = wintypes.DWORD()
-        known = _kernel32.GetVolumeInformationW(
-            device, None, 0, None, None, ctypes.byref(flags), file_system, _NAME
-        )
-        error = 0 if known else ctypes.get_last_error()
-        kind, clustered = _device(device)
-        # A drive letter has its kind from the session's map of drives, which says more than the device does.
-        letters = [point for point in mounted_at if len(point) == len("E:\\")]
-        return Volume(
-            device,
-            Kind(_kernel32.GetDriveTypeW(letters[0])) if letters else kind,
-            file_system.value if known else "",
-            error & 0xFFFFFFFF,
-            read_only=bool(known and flags.value & _READ_ONLY),
-            clustered=clustered,
-            mounted_at=mounted_at,
-        )
+        flags, name = DWORD(), ctypes.create_unicode_buffer(_NAME)
+        _GetVolumeInformation(device, None, 0, None, None, flags, name, _NAME)
+        return name.value, flags.value
 
-    def volumes(self) -> list[str]:
-        """Return the GUID path of each volume of this host."""
+    def first_volume(self) -> tuple[int, str]:
+        """Call FindFirstVolumeW."""
         name = ctypes.create_unicode_buffer(_NAME)
-        search = _FindFirstVolume(name, _NAME)
-        if search == _INVALID_HANDLE:
-            raise _refused("this host's volumes")
-        try:
-            found = [name.value]
-            while _FindNextVolume(search, name, _NAME):
-                found.append(name.value)
-            return found
-        finally:
-            _FindVolumeClose(search)
+        return _FindFirstVolume(name, _NAME), name.value
 
-    def is_directory(self, path: str) -> bool | None:
-        """Return whether a directory stands at `path`, None where nothing does."""
+    def next_volume(self, search: int) -> str:
+        """Call FindNextVolumeW."""
+        name = ctypes.create_unicode_buffer(_NAME)
+        _FindNextVolume(search, name, _NAME)
+        return name.value
+
+    def end_search(self, search: int) -> None:
+        """Call FindVolumeClose."""
+        _FindVolumeClose(search)
+
+    def open(self, device: str) -> int:
+        """Call CreateFileW."""
         _set_quiet()
-        attributes = _GetFileAttributes(path)
-        if attributes != _NO_ATTRIBUTES:
-            return bool(attributes & _DIRECTORY)
-        if ctypes.get_last_error() in _NOTHING_THERE:
-            return None
-        raise _refused(path)
+        handle: int = _CreateFile(device, 0, _SHARE_ALL, None, _OPEN_EXISTING, 0, None)
+        return handle
+
+    def close(self, handle: int) -> None:
+        """Call CloseHandle."""
+        _CloseHandle(handle)
+
+    def control(self, handle: int, code: int) -> None:
+        """Call DeviceIoControl."""
+        _DeviceIoControl(handle, code, None, 0, None, 0, DWORD(), None)
+
+    def device_information(self, handle: int) -> tuple[int, int, int]:
+        """Call NtQueryVolumeInformationFile."""
+        block, answer = (LPVOID * 2)(), (ULONG * 2)()
+        status = _NtQueryVolumeInformationFile(
+            handle, block, answer, ctypes.sizeof(answer), _DEVICE_INFORMATION
+        )
+        return status, answer[0], answer[1]
+
+    def attributes(self, path: str) -> int:
+        """Call GetFileAttributesW."""
+        _set_quiet()
+        attributes: int = _GetFileAttributes(path)
+        return attributes
 
     def mount_point_of(self, path: str) -> str:
-        """Return the mount point that `path` lies below."""
+        """Call GetVolumePathNameW."""
         _set_quiet()
         point = ctypes.create_unicode_buffer(_PATH)
-        if not _kernel32.GetVolumePathNameW(path, point, _PATH):
-            raise _refused(path)
+        _GetVolumePathName(path, point, _PATH)
         return point.value
 
 
 def _set_quiet() -> None:
     _kernel32.SetThreadErrorMode(_NO_DIALOGS, None)
-
-
-def _mount_points(device: str) -> tuple[str, ...]:
-    """Return the mount points of a volume, its drive letter first."""
-    names = ctypes.create_unicode_buffer(_PATH)
-    if not _kernel32.GetVolumePathNamesForVolumeNameW(device, names, _PATH, ctypes.byref(wintypes.DWORD())):
-        raise _refused(device)
-    points = filter(None, ctypes.wstring_at(names, _PATH).split("\0"))
-    return tuple(sorted(points, key=lambda point: (len(point) > len("E:\\"), point)))
-
-
-def _device(device: str) -> tuple[Kind, bool]:
-    """Return the kind of drive that a volume's device says it is, and whether it is a cluster's.
-
-    GetDriveTypeW opens the root directory, and a raw volume has none; the device itself opens with no right
-    to anything in it. What it says is what GetDriveTypeW goes by, too (FILE_FS_DEVICE_INFORMATION).
-    """
-    handle = _CreateFile(device.rstrip("\\"), 0, _SHARE_ALL, None, _OPEN_EXISTING, 0, None)
-    if handle == _INVALID_HANDLE:
-        raise _refused(device)
-    try:
-        returned = wintypes.DWORD()
-        clustered = _DeviceIoControl(handle, _IS_CLUSTERED, None, 0, None, 0, ctypes.byref(returned), None)
-        status = (ctypes.c_void_p * 2)()
-        answer = (wintypes.ULONG * 2)()
-        kind = Kind.UNKNOWN
-        with suppress(KeyError):
-            if _NtQueryVolumeInformationFile(handle, status, answer, 8, _DEVICE_INFORMATION) == 0:
-                kind = Kind.REMOVABLE if answer[1] & _REMOVABLE else _KINDS[answer[0]]
-        return kind, bool(clustered)
-    finally:
-        _CloseHandle(handle)
-
-
-def _refused(what: str) -> Win32Error:
-    code = ctypes.get_last_error() & 0xFFFFFFFF
-    return Win32Error(f"{what}: Windows refuses, with system error {code} (`net helpmsg {code}`)")

@@ -1,85 +1,15 @@
-r"""Eligibility on Windows: from a name to the volume it means, from what Windows says of that to the verdict.
-
-The words are Microsoft's: a *volume* has a GUID path (`\\?\Volume{…}\`) and any number of *mount points*,
-drive letters or empty folders ("Naming a Volume", Microsoft Learn).
-"""
+"""Eligibility on Windows: from a name to the volume it means, from what Windows says of that to the verdict."""
 
 import ntpath
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum, unique
-from typing import Protocol
+from dataclasses import replace
 
 from worker.errors import TsmWorkerError
+from worker.volumes.drives import Drive, Drives, Kind, Volume, Win32
 from worker.volumes.inquiry import in_time, refuse_repeated, shown, unfit
 from worker.volumes.verdict import Verdict
 from worker.words import Platform
-
-
-@unique
-class Kind(IntEnum):
-    """What a drive is, as GetDriveTypeW numbers it (Microsoft Learn, "GetDriveTypeW function")."""
-
-    UNKNOWN = 0
-    MISSING = 1
-    REMOVABLE = 2
-    FIXED = 3
-    NETWORK = 4
-    CD = 5
-    RAM = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Drive:
-    """A drive letter: its kind, and the path it stands for where it is not a device's own (SUBST)."""
-
-    kind: Kind
-    stands_for: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Volume:
-    """What Windows says of a volume; `device` is its GUID path, `kind` the kind of drive that it lies on.
-
-    `file_system` is the name its driver gives; empty where the volume could not be asked, which `error` (a
-    system error code, else 0) says the reason of. `mounted_at`: its mount points, drive letters first.
-    """
-
-    device: str
-    kind: Kind
-    file_system: str = ""
-    error: int = 0
-    read_only: bool = False
-    clustered: bool = False
-    mounted_at: tuple[str, ...] = ()
-
-
-class Win32Error(TsmWorkerError):
-    """Windows would not say what was asked."""
-
-
-class Win32(Protocol):
-    """What this room asks of Windows; each call that fails raises Win32Error. Roots end in a backslash."""
-
-    def drive(self, letter: str) -> Drive:
-        """Return what the drive `letter` (`E:`) is."""
-
-    def volume_at(self, root: str) -> str | None:
-        """Return the GUID path of the volume whose mount point `root` is, None where it is none."""
-
-    def volume(self, device: str) -> Volume:
-        """Return what the volume with the GUID path `device` is."""
-
-    def volumes(self) -> list[str]:
-        """Return the GUID path of each volume of this host."""
-
-    def is_directory(self, path: str) -> bool | None:
-        """Return whether a directory stands at `path`, None where nothing does."""
-
-    def mount_point_of(self, path: str) -> str:
-        """Return the mount point that `path` lies below."""
-
 
 ELSEWHERE = "image it on the host that serves it"
 NO_DATA = "there is nothing on it that needs an image"
@@ -217,7 +147,7 @@ class WindowsVolumes:
     platform = Platform.WINDOWS
 
     def __init__(self, win32: Win32, *, timeout: float = 30.0) -> None:
-        self._win32 = win32
+        self._drives = Drives(win32)
         self._timeout = timeout
 
     def judge(self, names: Sequence[str]) -> list[Verdict]:
@@ -230,7 +160,7 @@ class WindowsVolumes:
     def all(self) -> list[Verdict]:
         """Return the verdict on every volume of this host, each under its first mount point, sorted."""
         return sorted(
-            self._in_time(self._win32.volumes(), self._by_device), key=lambda verdict: verdict.volume.lower()
+            self._in_time(self._drives.volumes(), self._by_device), key=lambda verdict: verdict.volume.lower()
         )
 
     def _in_time(self, names: Sequence[str], look: Callable[[Verdict], Verdict]) -> list[Verdict]:
@@ -239,22 +169,22 @@ class WindowsVolumes:
         return in_time(asked, look, self._timeout, hung)
 
     def _by_device(self, asked: Verdict) -> Verdict:
-        volume = self._win32.volume(asked.volume)
+        volume = self._drives.volume(asked.volume)
         name = volume.mounted_at[0].rstrip("\\") if volume.mounted_at else volume.device
         return by_volume(replace(asked, volume=name), volume)
 
     def _by_name(self, asked: Verdict) -> Verdict:
         place = root(asked.volume)
         if place.startswith("\\\\"):
-            known = {device.lower(): device for device in self._win32.volumes()}
+            known = {device.lower(): device for device in self._drives.volumes()}
             device = known.get(place.lower())
         else:
-            if refusal := by_drive(asked, place, self._win32.drive(place[:2])):
+            if refusal := by_drive(asked, place, self._drives.drive(place[:2])):
                 return refusal
-            device = self._win32.volume_at(place)
+            device = self._drives.volume_at(place)
         if device is None:
             raise Ineligible(self._no_volume(place))
-        return by_volume(asked, self._win32.volume(device))
+        return by_volume(asked, self._drives.volume(device))
 
     def _no_volume(self, place: str) -> str:
         path = place.rstrip("\\")
@@ -262,9 +192,9 @@ class WindowsVolumes:
             return f"there is no volume {path}; check the name ({LIST})"
         if path == place[:2]:
             return f"{path} is a drive that no volume of this host's disks stands behind; {LIST}"
-        is_directory = self._win32.is_directory(path)
+        is_directory = self._drives.is_directory(path)
         if is_directory is None:
             return f"there is no {path}; check the name ({LIST})"
         what = "directory but no mount point" if is_directory else "file"
-        below = self._win32.mount_point_of(path).rstrip("\\")
+        below = self._drives.mount_point_of(path).rstrip("\\")
         return f"{path} is a {what}, and lies on the volume {below}; dsmc images whole volumes: name {below}"
