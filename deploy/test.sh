@@ -4,7 +4,8 @@
 #   sh deploy/test.sh          quick: on the RabbitMQ that this machine has or can easily get
 #   sh deploy/test.sh --all    root on Debian or Ubuntu: brings every real part and runs all tests on the installed
 #                              RabbitMQ, then again, but for the slow ones and units, on RabbitMQ 4.0 in a container by
-#                              testcontainers; a test that finds a part missing fails instead of being skipped
+#                              testcontainers; a test that finds a part missing fails instead of being skipped, and
+#                              so does the run if it leaves a branch of worker/volumes untaken (not with arguments)
 #
 # What takes long to make is kept in ${TSM_WORKER_CACHE:-/var/cache/tsm-worker}.
 set -eu
@@ -160,6 +161,7 @@ run_tests() {
     } </dev/null 2>&1 5>&- 6>&- | tee -i "$scratch/output"
     {
         grep '^RabbitMQ ' "$scratch/output" | tail -n 1
+        grep '^FAIL Required test coverage ' "$scratch/output"
         tail -n 1 "$scratch/output"
     } >>"$scratch/closing"
     return "$(cat "$scratch/status")"
@@ -179,8 +181,12 @@ for part in machine wine; do # the slow tests' virtual machine and Windows, if t
 done
 
 export TSM_WORKER_TEST_ALL=1
+export COVERAGE_FILE="$scratch/coverage" # where no killed run has left figures that would be added up
 failed=0
-run_tests private "$@" || failed=1
+every_branch='--cov=worker.volumes --cov-report=term-missing:skip-covered --cov-fail-under=100'
+[ $# = 0 ] || every_branch= # only all tests together take them
+# shellcheck disable=SC2086 # options, one word each
+run_tests private $every_branch "$@" || failed=1
 run_tests docker -m "not slow" --ignore tests/unit "$@" || failed=1
 echo
 cat "$scratch/closing"
