@@ -71,8 +71,13 @@ def obstacle(parameters: pika.ConnectionParameters) -> str | None:
     try:
         pika.BlockingConnection(parameters).close()
     except (AMQPError, OSError) as error:
-        return explain(error)
+        return out_of_reach(parameters, error)
     return None
+
+
+def out_of_reach(parameters: pika.ConnectionParameters, error: BaseException) -> str:
+    """Return that the broker cannot be reached, where, and why."""
+    return f"the broker is out of reach at {parameters.host}:{parameters.port}: {explain(error)}"
 
 
 def will_be_back(error: ChannelClosedByBroker) -> bool:
@@ -84,15 +89,15 @@ def explain(error: BaseException | None) -> str:
     """Given what pika raised or reported, return it as one short line."""
     if isinstance(error, (ChannelClosed, ConnectionClosed)):
         return f"{error.reply_code} {error.reply_text}"
+    # pika's failures to connect hold, by one or two steps, what the system or the broker said.
+    inner = getattr(error, "exception", None)
     if isinstance(error, AMQPConnectionError) and error.args:
         inner = error.args[0]
         if isinstance(inner, (list, tuple)) and inner:
             inner = inner[-1]
-        if isinstance(inner, BaseException):
-            return explain(inner)
-        exception = getattr(inner, "exception", None)
-        if exception is not None:
-            return explain(exception)
-        return f"{type(error).__name__}: {inner}"
+    if isinstance(inner, BaseException):
+        return explain(inner)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

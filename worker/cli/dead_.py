@@ -103,7 +103,9 @@ Exit codes: 0 done, 1 some of it was not, 2 usage, 75 the broker is out of reach
 configuration.""",
 )
 def command() -> None:
-    """Review the dead letters: requests that failed for good, of all hosts.
+    """Review the dead letters: what failed for good.
+
+    They are the requests of all hosts, each with its story.
 
     An ID is a letter's id or the beginning of it. Several reviewers may work at once; looking changes nothing.
     """

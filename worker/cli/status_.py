@@ -57,9 +57,7 @@ def command(last: int, *, as_json: bool) -> None:
     if waited > _STUCK:
         problems.append(f"a response has waited in the outbox for {_span(waited)}; the worker's log says why")
     if broker == "unreachable":
-        problems.append(
-            f"the broker is out of reach: {reason}; tsm-worker keeps trying, and keeps what it has to tell"
-        )
+        problems.append(f"{reason}; a worker that runs keeps trying, and keeps what it has to tell")
     if as_json:
         told = {
             "host": settings.host,

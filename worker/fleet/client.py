@@ -14,7 +14,14 @@ from pika.spec import BasicProperties
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from worker import config
-from worker.broker.connection import BrokerRefused, BrokerUnreachable, explain, parameters, will_be_back
+from worker.broker.connection import (
+    BrokerRefused,
+    BrokerUnreachable,
+    explain,
+    out_of_reach,
+    parameters,
+    will_be_back,
+)
 from worker.fleet import draft, fanout, presence
 from worker.fleet.batch import Batch, BatchError, Record, Sign, check_id
 from worker.fleet.collection import Collection
@@ -146,7 +153,7 @@ class Client:
                     raise BrokerRefused(
                         f"the broker refuses: {explain(error)}; docs/fleet.md lists a scheduler's rights"
                     ) from error
-                raise BrokerUnreachable(f"the broker is out of reach: {explain(error)}") from error
+                raise BrokerUnreachable(out_of_reach(self._parameters, error)) from error
 
         return self._patiently(once, until)
 

@@ -48,6 +48,7 @@ from worker.broker.connection import (
     BrokerRefused,
     BrokerUnreachable,
     explain,
+    out_of_reach,
     will_be_back,
 )
 from worker.errors import TsmWorkerError
@@ -109,10 +110,12 @@ class Hold:
 
     def __enter__(self) -> Self:
         self._shelf = _Shelf(self.parameters)
-        with _in_our_words("the broker is out of reach", BrokerUnreachable):
-            self._connection = pika.BlockingConnection(self.parameters)
         try:
-            with _in_our_words("the look did not come about", Lost):
+            self._connection = pika.BlockingConnection(self.parameters)
+        except (AMQPError, OSError) as error:
+            raise BrokerUnreachable(out_of_reach(self.parameters, error)) from error
+        try:
+            with _in_our_words("the look did not come about"):
                 if not self.limit_lifted:
                     self._check_limit()
                 self._be_alone()
@@ -130,7 +133,7 @@ class Hold:
 
     def __iter__(self) -> Iterator[Delivery]:
         for _ in range(self.count):
-            with _in_our_words("the connection was lost in the middle of a look", Lost):
+            with _in_our_words("the connection was lost in the middle of a look"):
                 delivery = self._receive()
             if delivery is None:
                 return  # somebody that does not consume, but gets, was faster
@@ -152,7 +155,7 @@ class Hold:
                 yield delivery
             if not proven:
                 copies.safe()
-                with _in_our_words("the connection was lost at the end of a look", Lost):
+                with _in_our_words("the connection was lost at the end of a look"):
                     self._prove(delivery, copies)
 
     def settle(self, tags: Sequence[int]) -> None:
@@ -162,7 +165,7 @@ class Hold:
         (`quorum_commands_soft_limit`, rabbit_fifo_client.erl). A get is answered after all before it is applied.
         Acks among the deliveries of many letters hold those up too: with 100,000, for more than 10 s.
         """
-        with _in_our_words("the connection was lost while letters were taken out", Lost):
+        with _in_our_words("the connection was lost while letters were taken out"):
             for start in range(0, len(tags), _ACKS):
                 for tag in tags[start : start + _ACKS]:
                     self._tap.ack(tag)
@@ -393,7 +396,7 @@ def _state_home() -> Path:
 
 
 @contextmanager
-def _in_our_words(what: str, kind: type[BrokerUnreachable]) -> Iterator[None]:
+def _in_our_words(what: str) -> Iterator[None]:
     """Translate pika's errors."""
     try:
         yield
@@ -409,4 +412,4 @@ def _in_our_words(what: str, kind: type[BrokerUnreachable]) -> Iterator[None]:
             ) from error
         raise Lost(f"{what}: {explain(error)}") from error
     except (AMQPError, OSError) as error:
-        raise kind(f"{what}: {explain(error)}") from error
+        raise Lost(f"{what}: {explain(error)}") from error

@@ -14,7 +14,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from pika.spec import BasicProperties
 
 from worker.broker import topology
-from worker.broker.connection import NOT_FOUND, BrokerRefused, BrokerUnreachable, explain
+from worker.broker.connection import NOT_FOUND, BrokerRefused, BrokerUnreachable, explain, out_of_reach
 from worker.fleet.batch import BatchError, check_id
 
 _PREFETCH = 1000
@@ -72,7 +72,7 @@ def read(parameters: pika.ConnectionParameters, since: float) -> list[Present]:
             f"the broker refuses: {explain(error)}; docs/fleet.md lists a scheduler's rights"
         ) from error
     except (AMQPError, OSError) as error:
-        raise BrokerUnreachable(f"the broker is out of reach: {explain(error)}") from error
+        raise BrokerUnreachable(out_of_reach(parameters, error)) from error
 
 
 class _Reader:
