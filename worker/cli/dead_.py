@@ -28,15 +28,9 @@ from worker.words import Outcome
 
 _SHORT = 8  # characters of an id that a table shows
 _LONG = 1000  # letters from which on a progress bar is worth it
-_COLUMNS = {
-    "id": _SHORT,
-    "host": 15,
-    "volume": 20,
-    "outcome": 11,
-    "code": 19,
-    "age": 4,
-    "tries": 5,
-}  # and widths
+_NO_TERMINAL = 160  # columns where there is no terminal to ask
+# The table's columns and their widths; the reason has the rest.
+_COLUMNS = {"id": _SHORT, "host": 15, "volume": 20, "outcome": 11, "code": 19, "age": 4, "tries": 5}
 _NAMED = 10  # letters that a question names
 _OUTCOMES = [each.value for each in Outcome if not each.successful and each is not Outcome.CANCELLED]
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60))
@@ -276,7 +270,7 @@ def stats(broker: str | None, *, limit_lifted: bool, as_json: bool, **filters: A
     for name, found in counts.items():
         table = Table(name, "letters", box=None, pad_edge=False)
         for key, count in sorted(found.items()) if name == "day" else found.most_common():
-            table.add_row(_printable(key) or "unknown", str(count))
+            table.add_row(Text(_printable(key) or "unknown"), str(count))
         console.print(table)
     console.print(f"{total} dead letters")
 
@@ -404,7 +398,7 @@ def _row(cells: list[str], width: int | None) -> str:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _NO_TERMINAL)
 
 
 def _age(when: datetime | None) -> str:
