@@ -3,8 +3,8 @@
 #
 #   sh deploy/test.sh          quick: on the RabbitMQ that this machine has or can easily get
 #   sh deploy/test.sh --all    root on Debian or Ubuntu: brings every real part and runs all tests on the installed
-#                              RabbitMQ, then again, but for the slow ones and units, on RabbitMQ 4.0 in a container by
-#                              testcontainers; a test that finds a part missing fails instead of being skipped, and
+#                              RabbitMQ, and beside it, but for the slow ones and units, on RabbitMQ 4.0 in a container
+#                              by testcontainers: they wait more than they work; a test that finds a part missing fails instead of being skipped, and
 #                              so does the run if it leaves a branch of worker/volumes untaken (not with arguments)
 #
 # What takes long to make is kept in ${TSM_WORKER_CACHE:-/var/cache/tsm-worker}.
@@ -43,6 +43,9 @@ dockerd docker.io
 iptables iptables'
 
 clean_up() {
+    for run in "$scratch"/*.pid; do
+        [ ! -e "$run" ] || kill "$(cat "$run")" 2>/dev/null || :
+    done
     [ -z "$dockerd" ] || stop_docker
     rm -rf "$scratch"
 }
@@ -156,15 +159,17 @@ run_tests() {
     say "running the tests on the broker '$broker'"
     {
         status=0
-        TSM_WORKER_TEST_BROKER=$broker .venv/bin/python -m pytest "$@" || status=$?
-        echo "$status" >"$scratch/status"
-    } </dev/null 2>&1 5>&- 6>&- | tee -i "$scratch/output"
+        TSM_WORKER_TEST_BROKER=$broker sh -c 'echo $$ >"$0"; exec "$@"' "$scratch/$broker.pid" \
+            .venv/bin/python -m pytest "$@" || status=$?
+        rm "$scratch/$broker.pid"
+        echo "$status" >"$scratch/$broker.status"
+    } </dev/null 2>&1 5>&- 6>&- | tee -i "$scratch/$broker.output"
     {
-        grep '^RabbitMQ ' "$scratch/output" | tail -n 1
-        grep '^FAIL Required test coverage ' "$scratch/output"
-        tail -n 1 "$scratch/output"
-    } >>"$scratch/closing"
-    return "$(cat "$scratch/status")"
+        grep '^RabbitMQ ' "$scratch/$broker.output" | tail -n 1
+        grep '^FAIL Required test coverage ' "$scratch/$broker.output"
+        tail -n 1 "$scratch/$broker.output"
+    } >"$scratch/$broker.closing"
+    return "$(cat "$scratch/$broker.status")"
 }
 
 is_root_on_debian || die "--all makes disks and containers: it needs root on Debian or Ubuntu"
@@ -185,9 +190,11 @@ export COVERAGE_FILE="$scratch/coverage" # where no killed run has left figures 
 failed=0
 every_branch='--cov=worker.volumes --cov-report=term-missing:skip-covered --cov-fail-under=100'
 [ $# = 0 ] || every_branch= # only all tests together take them
+run_tests docker -m "not slow" --ignore tests/unit "$@" >"$scratch/docker" 2>&1 &
 # shellcheck disable=SC2086 # options, one word each
 run_tests private $every_branch "$@" || failed=1
-run_tests docker -m "not slow" --ignore tests/unit "$@" || failed=1
+wait $! || failed=1
+cat "$scratch/docker"
 echo
-cat "$scratch/closing"
+cat "$scratch/private.closing" "$scratch/docker.closing"
 [ "$failed" = 0 ]
