@@ -273,12 +273,11 @@ def test_every_kind_of_look_leaves_all_as_it_was(vhost: Vhost, reviewer: Reviewe
 def test_several_reviewers_at_once_each_see_all(vhost: Vhost, reviewer: Reviewer, tmp_path: Path) -> None:
     declare(vhost.url, "web01")
     ids = fill(vhost.url, 200)
-    others = [reviewer, Reviewer(vhost.url, tmp_path / "second"), Reviewer(vhost.url, tmp_path / "third")]
-    for _ in range(3):
-        at_work = [each.start("list", "--json") for each in others]
-        for process in at_work:
-            out, talk = process.communicate(timeout=LONG)
-            assert process.returncode == 0, talk
+    others = [reviewer, *(Reviewer(vhost.url, tmp_path / name) for name in ("second", "third", "fourth"))]
+    for _ in range(5):
+        told = [each.communicate(timeout=LONG) for each in [each.start("list", "--json") for each in others]]
+        for out, talk in told:
+            assert out, talk
             assert [letter["id"] for letter in json.loads(out)] == ids
     assert ids_of(drain(vhost.url)) == ids
 

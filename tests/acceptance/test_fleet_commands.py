@@ -206,7 +206,8 @@ def test_ctrl_c_ends_the_wait_and_says_how_to_take_it_up(
     host.start()
     command = [*COMMAND, "submit", *VOLUME, "--host", "web01", "--batch", "nightly", "--wait"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as waiting:
-        wait_until(host.runs, 60, "the run")
+        assert waiting.stderr is not None
+        assert any("web01: started" in line for line in iter(waiting.stderr.readline, ""))
         waiting.send_signal(signal.SIGINT)
         _, told = waiting.communicate(timeout=LIMIT)
     assert waiting.returncode == 1

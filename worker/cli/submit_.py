@@ -155,8 +155,13 @@ def await_answers(
     fleet: Client, batch: Batch | str, *, timeout: float | None, as_json: bool, out: Path | None
 ) -> int:
     """Collect a batch, showing it, until its end or Ctrl-C; return the exit code."""
-    collection = fleet.collect(batch, timeout=timeout)
-    good = report.collect(collection, talk=sys.stderr, data=sys.stdout, as_json=as_json, out=out)
+    try:
+        collection = fleet.collect(batch, timeout=timeout)
+        good = report.collect(collection, talk=sys.stderr, data=sys.stdout, as_json=as_json, out=out)
+    except KeyboardInterrupt:  # before the wait has begun; in it, it is the collection's
+        batch_id = batch if isinstance(batch, str) else batch.id
+        click.echo(f"take up the wait with: tsm-worker collect {batch_id}", err=True)
+        return 1
     return 0 if good else 1
 
 

@@ -8,7 +8,8 @@ makes that a look is done here, with no right but to read the queue:
   that has ever come back (https://github.com/rabbitmq/rabbitmq-server/issues/6804): only who gives back all of it
   leaves the order as it was. Nobody is shown or asked anything meanwhile: a look goes to a file first (`dead`).
 - **Alone.** Two reviewers at once would each see a part, or nothing. Who finds a consumer on the queue waits for it
-  to go; of two that come in the same moment, one finds all letters taken, and waits too.
+  to go. Of several that come in the same moment, one has all letters, and the others leave when none has come in a
+  second; it begins when they have left, and gives back when nobody is left to get a part.
 - **Proven.** A quorum queue with a delivery limit (20 by default from 4.0 on) drops what has come back too often.
   What a queue's arguments and policies say, a reviewer may not ask. Whoever may declare the queue finds out by
   declaring it as it should be, and turns away. For everybody, a look ends with its last letter going to and fro
@@ -58,6 +59,7 @@ from worker.fleet.tap import Tap
 
 _PATIENCE = 300.0  # seconds to wait for other reviewers to be done
 _FIRST = 1.0  # seconds until a first letter comes, or somebody else has them
+_LEAVING = 3.0  # seconds that those who have none take to leave
 _QUIET = 10.0  # seconds without a delivery, until it is asked why
 _WINDOW = (
     65_535  # letters that one consumer holds: AMQP's largest prefetch, for zero is 2,000 on a quorum queue
@@ -210,7 +212,7 @@ class Hold:
                 if self.count == 0:
                     return
                 self._consume()
-                if self._comes(_FIRST) or self._look_around()[1] == 1:
+                if self._comes(_FIRST) and self._others_leave():
                     return
             self._give_back()
             if time.monotonic() > deadline:
@@ -221,6 +223,15 @@ class Hold:
                 self.say("another reviewer is looking at the dead letters; waiting …")
                 said = True
             self._connection.sleep(random.uniform(0.1, 0.5))  # noqa: S311 -- not a secret
+
+    def _others_leave(self) -> bool:
+        """Return whether nobody else is at the queue, or leaves in a moment."""
+        deadline = time.monotonic() + _LEAVING
+        while self._look_around()[1] > 1:
+            if time.monotonic() > deadline:
+                return False
+            self._connection.sleep(0.05)
+        return True
 
     def _look_around(self) -> tuple[int, int]:
         """Return how many letters are ready, and how many consumers there are. Needs no right."""
@@ -239,6 +250,7 @@ class Hold:
         """Disconnect; return whether the broker has taken all that it was told."""
         try:
             if self._connection.is_open and hasattr(self, "_tap") and self._tap.is_open:
+                self._others_leave()
                 self._give_back()
                 self._connection.close()
                 return True
