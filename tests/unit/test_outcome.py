@@ -175,3 +175,10 @@ def test_real_output_is_judged_as_a_person_would(
     _source, _, text = (TRANSCRIPTS / f"{name}.txt").read_bytes().partition(b"\n")
     decision = told(tmp_path / "transcript", text, exit_code)
     assert (decision.outcome, decision.failure_class) == (outcome, failure_class)
+
+
+def test_the_reason_has_dsmc_s_own_words_for_what_decided() -> None:
+    texts = {"ANS1228E": "Sending of object failed", "ANS1312E": "Media mount not possible"}
+    decision = decide(EXITED, 12, list(texts), None, texts)
+    assert decision.reason == "dsmc ended with exit code 12: ANS1312E Media mount not possible"
+    assert decision.failure_class is T

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from worker.contract.response import CommandOutput, Excerpt, Response, render
 from worker.dsmc import transcript
-from worker.dsmc.transcript import Digest, digest, excerpt
+from worker.dsmc.transcript import Digest, digest, excerpt, last
 
 ROOT = Path(__file__).parents[2]
 TRANSCRIPTS = Path(__file__).parents[1] / "fixtures" / "transcripts"
@@ -356,3 +356,28 @@ WARNED: list[tuple[str, list[tuple[str, str]]]] = [
 @pytest.mark.parametrize(("text", "warnings"), WARNED)
 def test_each_warning_is_found(write: Write, text: str, warnings: list[tuple[str, str]]) -> None:
     assert [(each.code, each.text) for each in digest(write(text.encode())).warnings] == warnings
+
+
+@pytest.mark.parametrize(("text", "max_lines", "max_bytes", "lines"), [
+    (b"", 20, 4096, ()),
+    (b"one\n\ntwo\n", 20, 4096, ("one", "two")),
+    (b"one\ntwo\nthree\n", 2, 4096, ("two", "three")),
+    (b"a" * 3000 + b"\n" + b"b" * 3000 + b"\n", 20, 4096, ("b" * 3000,)),
+    (b"one\n" + b"b" * 9000 + b"\n", 20, 4096, ("b" * 4096,)),
+])  # fmt: skip
+def test_the_last_lines_are_as_many_as_fit_and_never_none(
+    write: Write, text: bytes, max_lines: int, max_bytes: int, lines: tuple[str, ...]
+) -> None:
+    path = write(text)
+    assert last(path, digest(path), max_lines, max_bytes) == lines
+
+
+def test_a_code_has_the_text_that_followed_it_first(write: Write) -> None:
+    path = write(
+        b"ANS1312E Media mount not possible\nANS1312E again\nANS1228E Sending failed  ANS1311E Full\n"
+    )
+    assert digest(path).texts == {
+        "ANS1312E": "Media mount not possible",
+        "ANS1228E": "Sending failed",
+        "ANS1311E": "Full",
+    }
