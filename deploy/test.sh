@@ -6,7 +6,7 @@
 #                              RabbitMQ, and those that a broker's version could change on RabbitMQ 4.0, too, in a
 #                              container by testcontainers. A test that finds a part missing fails instead of being
 #                              skipped, and so does the whole if it leaves a branch of worker/volumes untaken (not with
-#                              arguments). They wait more than they work, and so run beside each other.
+#                              arguments). Tests wait more than they work, and so two runs go beside each other.
 #
 # What takes long to make is kept in ${TSM_WORKER_CACHE:-/var/cache/tsm-worker}.
 set -eu
@@ -190,15 +190,16 @@ done
 export TSM_WORKER_TEST_ALL=1
 chosen=$*
 failed=0
-run_tests docker docker -m "not slow" --ignore tests/unit "$@" >"$scratch/docker" 2>&1 &
-docker=$!
-run_tests slow private -m slow --cov=worker.volumes --cov-report= "$@" >"$scratch/slow" 2>&1 &
-slow=$!
+{
+    code=0
+    run_tests docker docker -m "not slow" --ignore tests/unit "$@" || code=1
+    run_tests slow private -m slow --cov=worker.volumes --cov-report= "$@" || code=1
+    exit "$code"
+} >"$scratch/beside" 2>&1 &
+beside=$!
 run_tests private private -m "not slow" --cov=worker.volumes --cov-report= "$@" || failed=1
-wait $slow || failed=1
-cat "$scratch/slow"
-wait $docker || failed=1
-cat "$scratch/docker"
+wait "$beside" || failed=1
+cat "$scratch/beside"
 if [ -z "$chosen" ]; then # only all tests together take every branch
     export COVERAGE_FILE="$scratch/coverage"
     .venv/bin/coverage combine --quiet "$scratch/private.coverage" "$scratch/slow.coverage"

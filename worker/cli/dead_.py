@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,29 +10,19 @@ from typing import IO, Any
 
 import click
 import msgspec
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.progress import Progress
-from rich.syntax import Syntax
-from rich.table import Table
-from rich.text import Text
 
 from worker.broker.connection import parameters
 from worker.cli import broker_option, config_option, configuration_at
 from worker.cli.submit_ import TIME
-from worker.fleet import draft
+from worker.fleet import draft, listing
 from worker.fleet.dead import DeadLetters, Report
-from worker.fleet.letter import Edit, Letter, Selection, indented, parse
+from worker.fleet.letter import Edit, Letter, Selection
 from worker.words import Outcome
 
-_SHORT = 8  # characters of an id that a table shows
-_LONG = 1000  # letters from which on a progress bar is worth it
 _NO_TERMINAL = 160  # columns where there is no terminal to ask
-# The table's columns and their widths; the reason has the rest.
-_COLUMNS = {"id": _SHORT, "host": 15, "volume": 20, "outcome": 11, "code": 19, "age": 4, "tries": 5}
 _NAMED = 10  # letters that a question names
 _OUTCOMES = [each.value for each in Outcome if not each.successful and each is not Outcome.CANCELLED]
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -137,23 +126,7 @@ def show(broker: str | None, letter_id: str, *, limit_lifted: bool, as_json: boo
     if as_json:
         click.echo(line)
         return
-    letter, body = parse(line)
-    console = _console()
-    facts = {name.replace("_", " "): value for name, value in msgspec.to_builtins(letter).items()}
-    last_lines = facts.pop("last lines")
-    headers = msgspec.json.decode(line)["headers"]
-    facts |= {name: value for name, value in headers.items() if not name.startswith("tsm-")}  # told already
-    for name, value in facts.items():
-        if value not in (None, "", [], ()):
-            shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-            console.print(Text(f"{_printable(name):20} ", "bold") + Text(_printable(shown)), soft_wrap=True)
-    if last_lines:
-        console.print(Text("\nits output ended with", "bold"))
-        console.print(Text("\n".join(map(_printable, last_lines))), soft_wrap=True)
-    console.print(Text("\nthe request", "bold"))
-    text = _printable(indented(body), keep="\n\t")
-    coloured = Syntax(text, "xml", background_color="default", word_wrap=True)
-    console.print(coloured if console.is_terminal else Text(text), soft_wrap=True)
+    listing.tell(line, _console())
 
 
 @command.command(
@@ -255,24 +228,12 @@ def export(broker: str | None, *, limit_lifted: bool, **filters: Any) -> None:
 @_json
 def stats(broker: str | None, *, limit_lifted: bool, as_json: bool, **filters: Any) -> None:
     """Count the letters by host, error code and day."""
-    counts: dict[str, Counter[str]] = {"host": Counter(), "code": Counter(), "day": Counter()}
     with _review(broker, limit_lifted=limit_lifted) as dead:
-        for letter in dead.letters(_selection(**filters)):
-            counts["host"][letter.host] += 1
-            counts["code"][letter.error_code] += 1
-            counts["day"][letter.when.astimezone().date().isoformat() if letter.when else "unknown"] += 1
-    total = counts["code"].total()
+        counts = listing.Counts(dead.letters(_selection(**filters)))
     if as_json:
-        told = {"total": total, **{f"by_{name}": dict(found.most_common()) for name, found in counts.items()}}
-        click.echo(msgspec.json.format(msgspec.json.encode(told)))
-        return
-    console = _console()
-    for name, found in counts.items():
-        table = Table(name, "letters", box=None, pad_edge=False)
-        for key, count in sorted(found.items()) if name == "day" else found.most_common():
-            table.add_row(Text(_printable(key) or "unknown"), str(count))
-        console.print(table)
-    console.print(f"{total} dead letters")
+        click.echo(msgspec.json.format(msgspec.json.encode(counts.told())))
+    else:
+        counts.show(_console())
 
 
 # -- what they share --------------------------------------------------------------------------------------
@@ -281,7 +242,7 @@ def stats(broker: str | None, *, limit_lifted: bool, as_json: bool, **filters: A
 @contextmanager
 def _review(broker: str | None, *, limit_lifted: bool) -> Iterator[DeadLetters]:
     """Give the dead letters, with a progress bar where somebody watches and it takes long."""
-    bar = _Bar()
+    bar = listing.Bar()
     try:
         yield DeadLetters(
             parameters(configuration_at(broker)),
@@ -291,29 +252,6 @@ def _review(broker: str | None, *, limit_lifted: bool) -> Iterator[DeadLetters]:
         )
     finally:
         bar.close()
-
-
-class _Bar:
-    """A progress bar on stderr, there from the first of many letters to the last."""
-
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        if total < _LONG or not sys.stderr.isatty():
-            return
-        if self._progress is None:
-            self._progress = Progress(console=Console(stderr=True), transient=True)
-            self._progress.add_task("dead letters", total=total)
-            self._progress.start()
-        self._progress.update(self._progress.task_ids[0], completed=done)
-        if done >= total:
-            self.close()
-
-    def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
 
 
 def _selection(
@@ -339,8 +277,8 @@ def _choose(dead: DeadLetters, verb: str, selection: Selection, *, yes: bool) ->
     for letter in dead.letters(selection):
         chosen.append(letter.id)
         if not yes and len(chosen) <= _NAMED:
-            told = f"{letter.id[:_SHORT]}  {letter.host}  {letter.error_code}  {' '.join(letter.volumes)}"
-            click.echo(_printable(told), err=True)
+            told = f"{letter.id[: listing.SHORT]}  {letter.host}  {letter.error_code}  {' '.join(letter.volumes)}"
+            click.echo(listing.printable(told), err=True)
     if chosen and not yes:
         if len(chosen) > _NAMED:
             click.echo(f"… and {len(chosen) - _NAMED} more", err=True)
@@ -354,7 +292,7 @@ def _tell(report: Report, done: str, *, as_json: bool) -> None:
         click.echo(msgspec.json.encode({done: sorted(report.done), "left": report.left}))
     else:
         for letter_id, reason in report.left.items():
-            click.echo(f"{letter_id[:_SHORT]}: {_printable(reason)}", err=True)
+            click.echo(f"{letter_id[: listing.SHORT]}: {listing.printable(reason)}", err=True)
         click.echo(
             f"{_counted(len(report.done))} {done}" + (f", {len(report.left)} left" if report.left else "")
         )
@@ -375,41 +313,14 @@ def _print_json_list(items: Iterable[bytes]) -> None:
 
 def _print_table(letters: Iterable[Letter]) -> bool:
     """Print the letters, each as it comes: any number will do; return whether there were any."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    bold = "\x1b[1m{}\x1b[0m" if sys.stdout.isatty() else "{}"
+    terminal = sys.stdout.isatty()
     number = 0
-    for number, letter in enumerate(letters, start=1):
-        if number == 1:
-            click.echo(bold.format(_row([*_COLUMNS, "reason"], width)))
-        more = f" +{len(letter.volumes) - 1}" if len(letter.volumes) > 1 else ""
-        volumes = letter.volumes[0] + more if letter.volumes else "-"
-        told = [letter.id[:_SHORT], letter.host or "?", volumes, letter.outcome, letter.error_code]
-        click.echo(_row([*told, _age(letter.when), str(letter.attempts), letter.reason], width))
+    for number, line in enumerate(
+        listing.table(letters, shutil.get_terminal_size().columns if terminal else None)
+    ):
+        click.echo(click.style(line, bold=True) if terminal and not number else line)
     return number > 0
-
-
-def _row(cells: list[str], width: int | None) -> str:
-    """Return cells as a line: all but the last cut to their columns, all of it to the terminal's width."""
-    fitted = [
-        set_cell_size(_printable(cell), size) for cell, size in zip(cells, _COLUMNS.values(), strict=False)
-    ]
-    line = " ".join([*fitted, _printable(cells[-1])])
-    return line if width is None or cell_len(line) <= width else set_cell_size(line, width - 1) + "…"
 
 
 def _console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else _NO_TERMINAL)
-
-
-def _age(when: datetime | None) -> str:
-    if when is None:
-        return "?"
-    seconds = max(0, (datetime.now(UTC) - when).total_seconds())
-    return next(
-        (f"{seconds // size:.0f}{unit}" for unit, size in _UNITS if seconds >= size), f"{seconds:.0f}s"
-    )
-
-
-def _printable(value: object, keep: str = "") -> str:
-    """Return text of a message as it may be shown: nothing in it commands a terminal."""
-    return "".join(c if c.isprintable() or c in keep else "\ufffd" for c in str(value))

@@ -27,8 +27,9 @@ from worker.errors import RequestRefused, TsmWorkerError
 from worker.fleet import fanout
 from worker.fleet import letter as letters
 from worker.fleet.fanout import Confirms, Message
-from worker.fleet.hold import Delivery, Hold, Lost
+from worker.fleet.hold import Hold, Lost
 from worker.fleet.letter import Edit, Letter, Selection
+from worker.fleet.tap import Delivery
 
 T = TypeVar("T")
 

@@ -22,24 +22,18 @@ limit beats an argument of -1; an exclusive consumer is not heeded by quorum que
 make looking free, but could not tell which of its letters are settled without a right to write there.
 """
 
-import os
 import random
 import re
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
-from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-import msgspec
 import pika
 from pika.exceptions import AMQPError, ChannelClosedByBroker
-from pika.spec import Basic, BasicProperties
 
 from worker.broker import topology
 from worker.broker.connection import (
@@ -52,15 +46,17 @@ from worker.broker.connection import (
     out_of_reach,
     will_be_back,
 )
-from worker.errors import TsmWorkerError
-from worker.fleet import letter as letters
-from worker.fleet.letter import Letter
-from worker.fleet.tap import Tap
+from worker.fleet.shelf import Copies, ReviewError, Shelf
+from worker.fleet.tap import Delivery, Tap
 
 _PATIENCE = 300.0  # seconds to wait for other reviewers to be done
-_FIRST = 1.0  # seconds until a first letter comes, or somebody else has them
+_FIRST, _FIRSTS = (
+    1.0,
+    60,
+)  # seconds until a first letter comes, or somebody else has them; and how often a slow broker is
 _LEAVING = 3.0  # seconds that those who have none take to leave
-_QUIET = 10.0  # seconds without a delivery, until it is asked why
+_QUIET, _QUIETS = 10.0, 6  # seconds without a delivery, until it is asked why; and how often a slow broker is
+_PROMPT = 1.0  # seconds in which a broker that is not slow answers
 _WINDOW = (
     65_535  # letters that one consumer holds: AMQP's largest prefetch, for zero is 2,000 on a quorum queue
 )
@@ -72,22 +68,6 @@ _DIFFERS = re.compile(r"inequivalent arg '([^']+)'.* but current is (?:none|(?:t
 
 class Lost(BrokerUnreachable):
     """The connection was lost in the middle of a look; the broker has all that was not settled."""
-
-
-class ReviewError(TsmWorkerError):
-    """The dead letters cannot be looked at now; nothing was changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A letter in hand; `returns` is how often it has come back, None where the queue does not count."""
-
-    tag: int
-    properties: BasicProperties
-    body: bytes
-    letter: Letter
-    redelivered: bool
-    returns: int | None
 
 
 @dataclass
@@ -111,7 +91,7 @@ class Hold:
     _room: int = 0  # how many more letters it can take
 
     def __enter__(self) -> Self:
-        self._shelf = _Shelf(self.parameters)
+        self._shelf = Shelf(self.parameters)
         try:
             self._connection = pika.BlockingConnection(self.parameters)
         except (AMQPError, OSError) as error:
@@ -137,8 +117,8 @@ class Hold:
         for _ in range(self.count):
             with _in_our_words("the connection was lost in the middle of a look"):
                 delivery = self._receive()
-            if delivery is None:
-                return  # somebody that does not consume, but gets, was faster
+            if delivery is None:  # rather looked at again than told in part
+                raise Lost("letters are missing: somebody that does not consume, but gets, has taken them")
             yield delivery
 
     def look(self) -> Iterator[Delivery]:
@@ -206,13 +186,13 @@ class Hold:
         deadline = time.monotonic() + _PATIENCE
         said = False
         while True:
-            self._tap = Tap(self._connection, self._on_message)
+            self._tap = Tap(self._connection, self._inbox.append)
             self.count, consumers = self._look_around()
             if consumers == 0:
                 if self.count == 0:
                     return
                 self._consume()
-                if self._comes(_FIRST) and self._others_leave():
+                if self._has_them() and self._others_leave():
                     return
             self._give_back()
             if time.monotonic() > deadline:
@@ -223,6 +203,15 @@ class Hold:
                 self.say("another reviewer is looking at the dead letters; waiting …")
                 said = True
             self._connection.sleep(random.uniform(0.1, 0.5))  # noqa: S311 -- not a secret
+
+    def _has_them(self) -> bool:
+        """Return whether the letters come to us, however slow the broker is, and not to somebody else."""
+        for _ in range(_FIRSTS):
+            if self._comes(_FIRST):
+                return True
+            if self._look_around()[1] > 1:
+                return False
+        return False
 
     def _others_leave(self) -> bool:
         """Return whether nobody else is at the queue, or leaves in a moment."""
@@ -269,21 +258,21 @@ class Hold:
         self._tap.consume(self._tag, self.window, instead_of=full)
         self._room = self.window
 
-    def _on_message(self, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
-        letter = letters.read(properties, body, str(method.routing_key))
-        returns = (properties.headers or {}).get("x-delivery-count")
-        self._inbox.append(
-            Delivery(method.delivery_tag, properties, body, letter, bool(method.redelivered), returns)
-        )
-
     def _receive(self) -> Delivery | None:
         """Return the next letter, None if there is none left."""
         if self._room <= 0:
             self._consume()
-        if not self._comes(_QUIET):
-            if self._look_around()[0]:
-                raise Lost("the broker has letters and does not deliver them")
-            return None
+        for _ in range(_QUIETS):
+            if self._comes(_QUIET):
+                break
+            asked_at = time.monotonic()
+            ready, _ = self._look_around()
+            if time.monotonic() - asked_at < _PROMPT:  # it is not slow
+                if ready:
+                    raise Lost("the broker has letters and does not deliver them")
+                return None
+        else:
+            raise Lost("the broker is too slow")
         self._room -= 1
         return self._inbox.popleft()
 
@@ -291,7 +280,7 @@ class Hold:
         """Return whether a letter is there, or comes within so many seconds."""
         return self._tap.wait(lambda: self._inbox, patience)
 
-    def _prove(self, last: Delivery, copies: "_Copies") -> None:
+    def _prove(self, last: Delivery, copies: Copies) -> None:
         """Have the last letter go to and fro. Raise ReviewError if it does not come back."""
         while self._inbox:  # newer than the look
             last = self._inbox.popleft()
@@ -313,98 +302,6 @@ def _is_proof(delivery: Delivery) -> bool:
     if delivery.returns is None:
         return delivery.redelivered
     return delivery.returns >= _PROOF
-
-
-class _Shelf:
-    """Where copies are while letters are at risk: a folder of this user for each vhost of each broker."""
-
-    def __init__(self, parameters: pika.ConnectionParameters) -> None:
-        """Raise ReviewError if an earlier look has found that the queue drops letters."""
-        name = f"{parameters.host}:{parameters.port}/{parameters.virtual_host}"
-        self._folder = _state_home() / "tsm-worker" / "dead-letters" / sha256(name.encode()).hexdigest()[:16]
-        for file in self._folder.glob("*.dropped"):
-            raise ReviewError(
-                f"an earlier look found that {topology.DEAD_QUEUE} drops letters that are looked at; nothing was "
-                f"touched. What it dropped is in {file}. docs/dead-letters.md says how to lift the queue's delivery "
-                "limit and how to put the letters back; then remove that file"
-            )
-
-    @contextmanager
-    def copies(self) -> Iterator["_Copies"]:
-        """Have a file for copies, which stays until a look has come to its end. Raise ReviewError if there cannot be one."""
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            copies = _Copies(self._folder / f"{time.time():.0f}-{os.getpid()}.copies")
-        except OSError as error:
-            raise _unsafe(error) from error
-        yield copies
-        copies.close()
-        for file in self._folder.glob("*.copies"):  # those of looks that were cut short, too
-            file.unlink(missing_ok=True)
-
-
-class _Copies:
-    """Copies of the letters that are in hand, one line of JSON each."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("w+b")
-        path.chmod(0o600)
-
-    def add(self, delivery: Delivery) -> None:
-        """Write one."""
-        try:
-            self._file.write(letters.line(delivery.letter, delivery.properties, delivery.body) + b"\n")
-        except OSError as error:
-            raise _unsafe(error) from error
-
-    def safe(self) -> None:
-        """Have them on the disk when this returns."""
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _unsafe(error) from error
-
-    def keep(self, dropped: Delivery) -> NoReturn:
-        """Keep the copies of this letter, and of those that come back as often as it did. Raise ReviewError."""
-        limit = dropped.returns or 0
-        self._file.seek(0)
-        lines = list(
-            filter(None, (line if _at_risk(line, dropped.letter.id, limit) else b"" for line in self._file))
-        )
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.writelines(lines)
-        self.safe()
-        self._file.close()
-        kept = self._path.rename(self._path.with_suffix(".dropped"))
-        raise ReviewError(
-            f"{topology.DEAD_QUEUE} drops letters that are looked at more than {limit} times: it has a delivery limit. "
-            f"What it dropped is in {kept}. docs/dead-letters.md says how to lift the limit and how to put letters back"
-        )
-
-    def close(self) -> None:
-        """Write no more."""
-        self._file.close()
-
-
-def _at_risk(line: bytes, letter_id: str, limit: int) -> bool:
-    whole = msgspec.json.decode(line)
-    return bool(whole["id"] == letter_id or whole["headers"].get("x-delivery-count", 0) >= limit)
-
-
-def _unsafe(error: OSError) -> ReviewError:
-    return ReviewError(
-        f"the copies that protect the letters cannot be written: {error}; free the disk, or set XDG_STATE_HOME to a "
-        "folder of yours"
-    )
-
-
-def _state_home() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home())
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
 
 
 @contextmanager

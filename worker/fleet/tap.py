@@ -7,6 +7,7 @@ that was 390 MiB. Here a message is handed over as it is read, and nothing is re
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pika
 from pika.channel import Channel
@@ -14,9 +15,23 @@ from pika.exceptions import AMQPConnectionError
 from pika.spec import Basic, BasicProperties
 
 from worker.broker import topology
+from worker.fleet import letter as letters
+from worker.fleet.letter import Letter
 
 _SLICE = 0.1  # seconds of one wait on the connection
 _PATIENCE = 60.0  # seconds for an answer of the broker's
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A letter in hand; `returns` is how often it has come back, None where the queue does not count."""
+
+    tag: int
+    properties: BasicProperties
+    body: bytes
+    letter: Letter
+    redelivered: bool
+    returns: int | None
 
 
 class Tap:
@@ -28,7 +43,7 @@ class Tap:
     def __init__(
         self,
         connection: pika.BlockingConnection,
-        on_message: Callable[[Basic.Deliver, BasicProperties, bytes], None],
+        on_message: Callable[[Delivery], None],
     ) -> None:
         self._connection = connection
         self._hand_over = on_message
@@ -103,7 +118,11 @@ class Tap:
     def _on_message(
         self, _channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
     ) -> None:
-        self._hand_over(method, properties, body)
+        letter = letters.read(properties, body, str(method.routing_key))
+        returns = (properties.headers or {}).get("x-delivery-count")
+        self._hand_over(
+            Delivery(method.delivery_tag, properties, body, letter, bool(method.redelivered), returns)
+        )
         self._ring()
 
     def _on_answer(self, *_what: object) -> None:
